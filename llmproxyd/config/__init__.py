@@ -1,0 +1,2 @@
+"""From files, environment and command line to one frozen ``Config``.
+"""

@@ -1,0 +1,2 @@
+"""Parts of HTTP that are plain data: header lists, URLs, event framing.  Pure.
+"""

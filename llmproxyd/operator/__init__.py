@@ -1,0 +1,2 @@
+"""Consoles of the operator.  Each only translates into ``control``; imported when switched on.
+"""

@@ -1,0 +1,2 @@
+"""The way of one request: ``run`` is its table of contents.
+"""

@@ -1,0 +1,349 @@
+"""The vocabulary in which a provider describes its API.
+
+A provider is data and a few pure functions: where it lives, which endpoints it has, how a
+request for it is recognised, what its errors look like (whole answers as well as events in
+the middle of a stream), and where a model and its usage stand.  A file in this package, or
+an object named by the entry-point group ``llmproxyd.providers``, is all it takes to add one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+
+from llmproxyd.model import RawHeaders, Reply
+
+JSON = b"application/json"
+
+
+class EndpointKind(StrEnum):
+    """What an endpoint is for.  Faults hit ``inference`` unless a rule says otherwise."""
+
+    INFERENCE = "inference"
+    METADATA = "metadata"
+    AUTH = "auth"
+
+
+class ErrorKind(StrEnum):
+    """Every failure that can be rehearsed, in the operator's words."""
+
+    CONTEXT_LENGTH = "context_length"
+    RATE_LIMIT = "rate_limit"
+    SERVER_ERROR = "server_error"
+    OVERLOADED = "overloaded"
+    QUOTA = "quota"
+    AUTHENTICATION = "authentication"
+    PERMISSION = "permission"
+    NOT_FOUND = "not_found"
+    CONTENT_FILTER = "content_filter"
+    TOO_LARGE = "too_large"
+    BAD_GATEWAY = "bad_gateway"
+    GATEWAY_TIMEOUT = "gateway_timeout"
+
+
+class Framing(StrEnum):
+    """How a stream is cut into events; see :mod:`llmproxyd.http.framing`."""
+
+    SSE = "sse"
+    NDJSON = "ndjson"
+    JSON_ARRAY = "json_array"
+    EVENT_STREAM = "event_stream"
+
+
+class Streams(Enum):
+    """What decides whether an endpoint answers with a stream."""
+
+    NEVER = "never"
+    ALWAYS = "always"
+    BODY = "body"
+    """The request's body says ``"stream": true``."""
+    BODY_UNLESS_FALSE = "body_unless_false"
+    """It streams unless the request's body says ``"stream": false`` (Ollama)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamForm:
+    """One way in which a dialect streams.
+
+    :param content_type: the media type by which a response is known to have this form.
+    :param error: turns a dialect's error object into the bytes of an in-stream error event;
+        ``None`` where the dialect has no such event (the connection is then just cut).
+    :param terminator: the bytes that close a complete stream; ``None`` where its last event
+        or the end of the body does.
+    :param final: event types, or keys of the last object, that mark a complete stream.
+    """
+
+    name: str
+    framing: Framing
+    content_type: bytes
+    error: Callable[[Mapping[str, object]], bytes] | None
+    terminator: bytes | None = None
+    final: tuple[str, ...] = ()
+
+
+Place = tuple[str, ...]
+"""A path of keys into a JSON object: ``("usage", "prompt_tokens")``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Where an answer tells its model and its token counts.
+
+    :param model: place of the answering model.
+    :param tokens: places by meaning: ``input``, ``output``, and where told ``total``,
+        ``cached``, ``reasoning``.  In streams the last value seen wins, under any of ``roots``.
+    :param roots: keys below which the same places stand in stream events
+        (``("response",)`` for OpenAI responses, ``("message",)`` for Anthropic).
+    """
+
+    model: Place
+    tokens: Mapping[str, Place]
+    roots: tuple[Place, ...] = ((),)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One endpoint.
+
+    :param operation: a word for what it does (``chat``, ``responses``, ``models``…).
+    :param pattern: searched in the raw path, without query.  A group ``model`` marks where the
+        path names the model; without it the body's ``model`` does.
+    :param methods: the methods it takes.
+    :param streams: what decides whether it streams.
+    :param forms: the forms its streams can have, told apart by content type.
+    :param usage: where its answers tell model and usage, ``None`` for endpoints that have none.
+    :param speaks: name of the provider whose dialect it speaks, when that is another one.
+    """
+
+    operation: str
+    pattern: re.Pattern[bytes]
+    kind: EndpointKind = EndpointKind.INFERENCE
+    methods: frozenset[bytes] = frozenset({b"POST"})
+    streams: Streams = Streams.NEVER
+    forms: tuple[StreamForm, ...] = ()
+    usage: Usage | None = None
+    speaks: str | None = None
+
+    def form_of(self, content_type: bytes) -> StreamForm | None:
+        """The stream form of a response with this ``Content-Type`` value, if it has one."""
+        media = content_type.partition(b";")[0].strip().lower()
+        for form in self.forms:
+            if form.content_type == media:
+                return form
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that detection may look at: never a body, never a whole credential.
+
+    :param path: raw path without query.
+    :param query_names: names in the query, raw.
+    :param header_names: lower case.
+    :param scheme: authorization scheme, lower case, empty without the field.
+    :param key_prefix: the first 12 bytes of the presented credential.
+    :param agent: the User-Agent up to its first slash, included (``b"Groq/"``).
+    """
+
+    method: bytes
+    path: bytes
+    query_names: frozenset[bytes] = frozenset()
+    header_names: frozenset[bytes] = frozenset()
+    scheme: bytes = b""
+    key_prefix: bytes = b""
+    agent: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One sign by which requests for a provider are recognised.
+
+    :param row: its place in the order over all providers; the lowest that matches wins.
+    :param by_key: it rests on the prefix of a key, so it does not hold where clients present
+        tokens of our own.
+    """
+
+    row: float
+    matches: Callable[[Facts], bool]
+    by_key: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorSpec:
+    """One entry of an error catalogue.
+
+    :param message: may hold ``{model}`` and ``{retry_after}`` (seconds as a number, 20 where the
+        operator names none).
+    :param type: the dialect's class of error, where it has one.
+    :param code: the dialect's code, where it has one.
+    :param extra: further members, placed by the dialect (details, metadata).
+    :param body: makes the whole JSON value instead of the dialect's shape.
+    :param html: the body of an edge server, sent as ``text/html`` instead of JSON.
+    """
+
+    status: int
+    message: str
+    type: str | None = None
+    code: str | int | None = None
+    param: str | None = None
+    extra: Mapping[str, object] = field(default_factory=dict)
+    body: Callable[[ErrorContext], object] | None = None
+    html: str | None = None
+    headers: RawHeaders = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorContext:
+    """What an error answer may depend on.
+
+    :param kind: the rehearsed failure; ``None`` for an error of the proxy itself.
+    :param operation: of the endpoint asked for (``chat``, ``responses``…).
+    :param model: as asked for, or a plausible one of this provider.
+    :param array: the answer is wanted as a one-element JSON array (Gemini without ``alt=sse``).
+    :param retry_after: seconds, ``None`` for none.
+    :param request_id: unique, of letters, digits and ``-``.
+    :param wall: seconds since the epoch.
+    """
+
+    kind: ErrorKind | None
+    operation: str
+    model: str
+    request_id: str
+    wall: float
+    retry_after: float | None = None
+    array: bool = False
+    streaming: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a family of APIs words its errors.
+
+    :param shape: the JSON value of an error, from its entry, its finished message and context.
+    :param local: the entry for an error of the proxy itself, from ``(status, code, message)``;
+        the code must come out at one stable place.
+    :param headers: the fields of an injected error beside Content-Type: request id, rate-limit
+        family, ``retry-after``.
+    """
+
+    shape: Callable[[ErrorSpec, str, ErrorContext], Mapping[str, object]]
+    local: Callable[[int, str, str], ErrorSpec]
+    headers: Callable[[ErrorSpec, ErrorContext], list[tuple[bytes, bytes]]]
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialPlace:
+    """Where a provider wants its key: ``field: prefix + key``."""
+
+    header: bytes = b"authorization"
+    prefix: bytes = b"Bearer "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """All that is known of one provider.
+
+    :param name: lower case, as in configuration and ``/to/NAME``.
+    :param title: as people write it.
+    :param base_url: origin plus optional path, to which the client's raw path is appended;
+        ``None`` where there is no global one.
+    :param base_url_variable: environment variable that names the base URL where there is no
+        global one.
+    :param hosts: environment variables by which clients are pointed at a proxy, with the path
+        to append to the proxy's URL (``{"OPENAI_BASE_URL": "/v1"}``); shown at start.
+    :param keys: environment variables that hold this provider's key in client SDKs.
+    :param signals: how a request for it is recognised; empty where only its name, a route or
+        the default selects it.
+    :param errors: an entry for every kind.
+    :param variants: entries for one operation only, by ``(kind, operation)``.
+    :param unknown: the kind that the operator's ``u`` means here.
+    :param sample_model: a plausible model name for texts that hold one.
+    """
+
+    name: str
+    title: str
+    base_url: str | None
+    endpoints: tuple[Endpoint, ...]
+    errors: Mapping[ErrorKind, ErrorSpec]
+    dialect: Dialect
+    signals: tuple[Signal, ...] = ()
+    variants: Mapping[tuple[ErrorKind, str], ErrorSpec] = field(default_factory=dict)
+    unknown: ErrorKind = ErrorKind.SERVER_ERROR
+    base_url_variable: str | None = None
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+    credential: CredentialPlace = CredentialPlace()
+    sample_model: str = "model-x"
+
+    def endpoint(self, method: bytes, path: bytes) -> Endpoint | None:
+        """The endpoint that *method* and raw *path* name, ``None`` for one not listed."""
+        for endpoint in self.endpoints:
+            if method in endpoint.methods and endpoint.pattern.search(path):
+                return endpoint
+        return None
+
+    def spec(self, kind: ErrorKind, operation: str) -> ErrorSpec:
+        """The catalogue's entry for *kind* at the endpoint that does *operation*."""
+        return self.variants.get((kind, operation)) or self.errors[kind]
+
+    def error(self, spec: ErrorSpec, context: ErrorContext) -> Reply:
+        """The whole answer for one error: status, content type and further fields, body."""
+        headers = [*spec.headers, *self.dialect.headers(spec, context)]
+        if spec.html is not None:
+            return Reply(spec.status, [(b"content-type", b"text/html"), *headers], spec.html.encode())
+        value: object = self.error_value(spec, context)
+        if context.array:
+            value = [value]
+        return Reply(spec.status, [(b"content-type", JSON), *headers], encode(value))
+
+    def error_value(self, spec: ErrorSpec, context: ErrorContext) -> object:
+        """The JSON value of one error, without envelope or framing."""
+        if spec.body is not None:
+            return spec.body(context)
+        seconds = 20 if context.retry_after is None else context.retry_after
+        message = spec.message.replace("{model}", context.model).replace("{retry_after}", f"{seconds:g}")
+        return self.dialect.shape(spec, message, context)
+
+    def stream_error(self, form: StreamForm, spec: ErrorSpec, context: ErrorContext) -> bytes | None:
+        """The bytes of *spec* as an event within a stream of *form*, ``None`` if it has none."""
+        value = self.error_value(spec, context)
+        if form.error is None or not isinstance(value, Mapping):
+            return None
+        return form.error(value)
+
+
+def encode(value: object) -> bytes:
+    """*value* as compact JSON, non-ASCII text kept as UTF-8."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def path(pattern: str) -> re.Pattern[bytes]:
+    """A pattern over raw paths.  Anchor with ``^`` and ``$`` as needed."""
+    return re.compile(pattern.encode())
+
+
+def edge_page(status: int, reason: str) -> str:
+    """The plain page that an edge server in front of an API shows."""
+    return (
+        f"<html>\r\n<head><title>{status} {reason}</title></head>\r\n"
+        f"<body>\r\n<center><h1>{status} {reason}</h1></center>\r\n</body>\r\n</html>\r\n"
+    )
+
+
+def retry_after_fields(context: ErrorContext) -> list[tuple[bytes, bytes]]:
+    """``retry-after`` in whole seconds (rounded up), when the operator asked for one.
+
+    A fraction is told exactly in ``retry-after-ms`` beside it, as OpenAI's and Anthropic's
+    clients read that field first.
+    """
+    seconds = context.retry_after
+    if seconds is None:
+        return []
+    whole = -int(-seconds // 1)
+    fields = [(b"retry-after", b"%d" % whole)]
+    if whole != seconds:
+        fields.insert(0, (b"retry-after-ms", b"%d" % round(seconds * 1000)))
+    return fields

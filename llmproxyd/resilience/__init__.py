@@ -1,0 +1,2 @@
+"""Policies that absorb failure, pure: clock and randomness are passed in.
+"""

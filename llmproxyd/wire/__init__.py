@@ -1,0 +1,2 @@
+"""HTTP on Twisted transports.
+"""
