@@ -6,12 +6,16 @@ from wire to wire; a mapping is built only by whoever needs one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 """Header fields as they stand on the wire: name and value, in order, duplicates kept."""
+
+
+WallClock = Callable[[], float]
+"""Seconds since the epoch.  It may jump, so nothing waits on it: waits use the reactor's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +123,15 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class FaultsChanged:
-    """The operator's mode is another one now, by command or because it ran out."""
+    """The operator's mode is another one now.
+
+    :param cause: ``by command``, or why it ran out.
+    :param commanded: the operator was told already.
+    """
 
     words: str
     cause: str
+    commanded: bool
 
 
 Event = Arrived | Finished | FaultsChanged

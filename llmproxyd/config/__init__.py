@@ -1,2 +1,1 @@
-"""From files, environment and command line to one frozen ``Config``.
-"""
+"""From files, environment and command line to one frozen ``Config``."""

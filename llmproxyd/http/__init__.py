@@ -1,2 +1,1 @@
-"""Parts of HTTP that are plain data: header lists, URLs, event framing.  Pure.
-"""
+"""Parts of HTTP that are plain data: header lists, URLs, event framing.  Pure."""

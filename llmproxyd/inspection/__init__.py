@@ -1,2 +1,1 @@
-"""Bounded readers of copies of what passes by.  They can neither change nor delay a byte.
-"""
+"""Bounded readers of copies of what passes by.  They can neither change nor delay a byte."""

@@ -1,2 +1,1 @@
-"""Where events become log lines.  Steps emit; nothing here is read back by a request.
-"""
+"""Where events become log lines.  Steps emit; nothing here is read back by a request."""

@@ -1,2 +1,1 @@
-"""Consoles of the operator.  Each only translates into ``control``; imported when switched on.
-"""
+"""Consoles of the operator.  Each only translates into ``control``; imported when switched on."""

@@ -1,2 +1,1 @@
-"""The way of one request: ``run`` is its table of contents.
-"""
+"""The way of one request: ``run`` is its table of contents."""

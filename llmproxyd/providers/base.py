@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 
+from llmproxyd.http.framing import Framing as Framing
 from llmproxyd.model import RawHeaders, Reply
 
 JSON = b"application/json"
+SSE = b"text/event-stream"
 
 
 class EndpointKind(StrEnum):
@@ -42,15 +44,6 @@ class ErrorKind(StrEnum):
     TOO_LARGE = "too_large"
     BAD_GATEWAY = "bad_gateway"
     GATEWAY_TIMEOUT = "gateway_timeout"
-
-
-class Framing(StrEnum):
-    """How a stream is cut into events; see :mod:`llmproxyd.http.framing`."""
-
-    SSE = "sse"
-    NDJSON = "ndjson"
-    JSON_ARRAY = "json_array"
-    EVENT_STREAM = "event_stream"
 
 
 class Streams(Enum):
@@ -92,7 +85,7 @@ Place = tuple[str, ...]
 class Usage:
     """Where an answer tells its model and its token counts.
 
-    :param model: place of the answering model.
+    :param model: place of the answering model, empty where answers do not tell it.
     :param tokens: places by meaning: ``input``, ``output``, and where told ``total``,
         ``cached``, ``reasoning``.  In streams the last value seen wins, under any of ``roots``.
     :param roots: keys below which the same places stand in stream events
@@ -126,6 +119,22 @@ class Endpoint:
     forms: tuple[StreamForm, ...] = ()
     usage: Usage | None = None
     speaks: str | None = None
+
+    @property
+    def streams_always(self) -> bool:
+        """Whether every answer is a stream, whatever the body says."""
+        return self.streams is Streams.ALWAYS
+
+    def answers_array(self, query: bytes) -> bool:
+        """Whether a request with this raw *query* is answered with a streamed JSON array.
+
+        Gemini's ``:streamGenerateContent`` does so unless ``alt=sse`` is asked for.
+        """
+        return (
+            self.streams_always
+            and any(form.framing is Framing.JSON_ARRAY for form in self.forms)
+            and b"alt=sse" not in query.split(b"&")
+        )
 
     def form_of(self, content_type: bytes) -> StreamForm | None:
         """The stream form of a response with this ``Content-Type`` value, if it has one."""
@@ -181,6 +190,8 @@ class ErrorSpec:
     :param code: the dialect's code, where it has one.
     :param extra: further members, placed by the dialect (details, metadata).
     :param body: makes the whole JSON value instead of the dialect's shape.
+    :param stream: turns the JSON value into the whole body of a streaming call's answer, sent as
+        ``text/event-stream``: for soft errors, which come with status 200 and so as a stream.
     :param html: the body of an edge server, sent as ``text/html`` instead of JSON.
     """
 
@@ -191,6 +202,7 @@ class ErrorSpec:
     param: str | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
     body: Callable[[ErrorContext], object] | None = None
+    stream: Callable[[object], bytes] | None = None
     html: str | None = None
     headers: RawHeaders = ()
 
@@ -203,6 +215,7 @@ class ErrorContext:
     :param operation: of the endpoint asked for (``chat``, ``responses``…).
     :param model: as asked for, or a plausible one of this provider.
     :param array: the answer is wanted as a one-element JSON array (Gemini without ``alt=sse``).
+    :param streaming: the request asked for a stream.
     :param retry_after: seconds, ``None`` for none.
     :param request_id: unique, of letters, digits and ``-``.
     :param wall: seconds since the epoch.
@@ -297,6 +310,8 @@ class Provider:
         value: object = self.error_value(spec, context)
         if context.array:
             value = [value]
+        elif context.streaming and spec.stream is not None:
+            return Reply(spec.status, [(b"content-type", SSE), *headers], spec.stream(value))
         return Reply(spec.status, [(b"content-type", JSON), *headers], encode(value))
 
     def error_value(self, spec: ErrorSpec, context: ErrorContext) -> object:
@@ -318,6 +333,29 @@ class Provider:
 def encode(value: object) -> bytes:
     """*value* as compact JSON, non-ASCII text kept as UTF-8."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def data_event(value: object, end: bytes = b"\n\n") -> bytes:
+    """*value* as one server-sent event without a name."""
+    return b"data: " + encode(value) + end
+
+
+def adapted(
+    endpoints: Iterable[Endpoint], convert: Callable[[Mapping[str, object]], Mapping[str, object]]
+) -> tuple[Endpoint, ...]:
+    """*endpoints* of another dialect for one whose error objects look otherwise.
+
+    :param convert: turns this dialect's error object into the one that the stream forms, and so
+        the clients that read such streams, expect within a stream.
+    """
+
+    def form_for(form: StreamForm) -> StreamForm:
+        error = form.error
+        if error is None:
+            return form
+        return replace(form, error=lambda value: error(convert(value)))
+
+    return tuple(replace(endpoint, forms=tuple(map(form_for, endpoint.forms))) for endpoint in endpoints)
 
 
 def path(pattern: str) -> re.Pattern[bytes]:

@@ -1,2 +1,1 @@
-"""Policies that absorb failure, pure: clock and randomness are passed in.
-"""
+"""Policies that absorb failure, pure: clock and randomness are passed in."""

@@ -12,7 +12,7 @@ class Timeouts:
     """Seconds granted to each stage of one request.
 
     :param connect: for name lookup, connection and TLS handshake.
-    :param headers: from the request's being sent to the end of the answer's head.
+    :param headers: from the request's arrival to the end of the answer's head.
     :param idle: between two pieces of the answer's body.  A stream may run for hours as long
         as it moves.
     """

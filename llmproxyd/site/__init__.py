@@ -1,2 +1,1 @@
-"""The public resource tree.
-"""
+"""The public resource tree."""

@@ -1,2 +1,1 @@
-"""HTTP on Twisted transports.
-"""
+"""HTTP on Twisted transports."""

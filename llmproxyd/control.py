@@ -1,0 +1,218 @@
+"""What an operator can do: one method a verb, shared by every console.
+
+Consoles only translate: they hand a line to :meth:`Control.run` and show what comes back.  A
+command that is refused leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from llmproxyd.faults import words
+from llmproxyd.faults.choose import Engine, Running
+from llmproxyd.faults.language import (
+    KINDS,
+    MODIFIER_HELP,
+    OPTIONS,
+    ClearFault,
+    Help,
+    LanguageError,
+    Quit,
+    SetFault,
+    Status,
+    parse,
+)
+from llmproxyd.faults.rules import Rule, Share
+from llmproxyd.model import Event, FaultsChanged
+
+RULE = "=" * 60
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command came to, as text of whole lines.
+
+    :param ok: ``False`` when it was refused and nothing has changed.
+    """
+
+    text: str
+    ok: bool = True
+
+
+class Control:
+    """The verbs.
+
+    :param upstreams: the names that ``upstream=`` may have.
+    :param handled: how many requests were handled so far.
+    :param quit: stops the daemon gracefully.
+    :param draw_seed: makes a seed when a share is set and none was configured.
+    :param seed: the configured seed, if any.
+    :param allowed: whether faults may be set here (``operator.faults``).
+    :param symbols: whether the readers' terminal shows more than ASCII.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        emit: Callable[[Event], None],
+        monotonic: Callable[[], float],
+        upstreams: Iterable[str],
+        handled: Callable[[], int],
+        quit: Callable[[], None],
+        draw_seed: Callable[[], int],
+        seed: int | None = None,
+        allowed: bool = True,
+        symbols: bool = True,
+    ) -> None:
+        self._engine = engine
+        self._emit = emit
+        self._monotonic = monotonic
+        self._upstreams = sorted(upstreams)
+        self._handled = handled
+        self._quit = quit
+        self._draw_seed = draw_seed
+        self._allowed = allowed
+        self._symbols = symbols
+        self.seed = seed
+        engine.when_mode_ends(self._ended)
+        if seed is not None:
+            engine.reseed(seed)
+
+    def run(self, line: str) -> Answer:
+        """Do what *line* says."""
+        try:
+            command = parse(line)
+            if isinstance(command, SetFault):
+                return self.set_fault(command.rule)
+            if isinstance(command, ClearFault):
+                return self.clear_fault(command.note)
+        except LanguageError as error:
+            return Answer(f"{error}\nNothing has changed. Type help for the commands.\n", ok=False)
+        if isinstance(command, Status):
+            return self.status()
+        if isinstance(command, Help):
+            return self.help()
+        assert isinstance(command, Quit)
+        return self.quit()
+
+    def set_fault(self, rule: Rule) -> Answer:
+        """Make *rule* the operator's mode.
+
+        :raises LanguageError: faults are off here, or it names an upstream that is not there.
+        """
+        self.check(rule)
+        notes = []
+        self._engine.set_mode(rule)
+        if isinstance(rule.when, Share) and (note := self.ensure_seed()):
+            notes.append(note)
+        if note := words.retry_note(rule):
+            notes.append(note)
+        self._changed()
+        return self._shown(notes)
+
+    def clear_fault(self, note: str = "") -> Answer:
+        """Pass everything through (rules of the file stay as they are)."""
+        had = self._engine.mode is not None
+        self._engine.set_mode(None)
+        if had:
+            self._changed()
+        notes = [note] if note else []
+        if self._engine.rules:
+            notes.append("The rules of the configuration file are still active.")
+        return self._shown(notes)
+
+    def status(self) -> Answer:
+        """The mode, the rules and the request count."""
+        return self._shown([])
+
+    def help(self) -> Answer:
+        """The commands."""
+        return Answer(HELP)
+
+    def quit(self) -> Answer:
+        """Stop the daemon once running requests have ended."""
+        self._quit()
+        return Answer("Stopping.\n")
+
+    def check(self, rule: Rule) -> None:
+        """Refuse a *rule* that cannot be meant.
+
+        :raises LanguageError: see :meth:`set_fault`.
+        """
+        if not self._allowed:
+            raise LanguageError("faults may not be set here (operator.faults: true allows them)")
+        name = rule.match.upstream
+        if name is not None and name not in self._upstreams:
+            near = get_close_matches(name, self._upstreams, 1)
+            hint = f'; did you mean "{near[0]}"?' if near else ""
+            raise LanguageError(f'there is no upstream "{name}"{hint} (known: {", ".join(self._upstreams)})')
+
+    def ensure_seed(self) -> str | None:
+        """Seed the shares once; what to tell about it, ``None`` when a seed was set before."""
+        if self.seed is not None:
+            return None
+        self.seed = self._draw_seed()
+        self._engine.reseed(self.seed)
+        return f"Shares are drawn with seed {self.seed}; faults.seed: {self.seed} repeats this run."
+
+    def mode_in_words(self) -> str:
+        """The operator's mode and the rules at work, in one line."""
+        running = self._running()
+        if not running:
+            return words.NO_ERROR
+        now = self._monotonic()
+        return "; ".join(words.describe(one, now) for one in running)
+
+    def active(self) -> bool:
+        """Whether any fault can still hit a request."""
+        return bool(self._running())
+
+    def prompt(self) -> str:
+        """The prompt, with an active fault in it."""
+        active = words.prompt_words(self._engine.mode, self._engine.rules)
+        return f"[{active}] Enter command: " if active else "Enter command: "
+
+    def _running(self) -> list[Running]:
+        mode = self._engine.mode
+        return [*([] if mode is None else [mode]), *self._engine.rules]
+
+    def _shown(self, notes: list[str]) -> Answer:
+        mode = self._engine.mode
+        now = self._monotonic()
+        text = words.NO_ERROR if mode is None else words.describe(mode, now)
+        sign = words.symbol(None if mode is None else mode.rule.kind) + " " if self._symbols else ""
+        lines = [RULE, f"Current mode: {sign}{text}"]
+        lines += [f"Rule {one.rule.name}: {words.describe(one, now)}" for one in self._engine.rules]
+        lines += [f"Requests handled: {self._handled()}", RULE, *notes]
+        return Answer("\n".join(lines) + "\n")
+
+    def _changed(self) -> None:
+        self._emit(FaultsChanged(self.mode_in_words(), "by command", commanded=True))
+
+    def _ended(self, cause: str) -> None:
+        self._emit(FaultsChanged(self.mode_in_words(), cause, commanded=False))
+
+
+HELP = f"""\
+Commands:
+  n              No error (pass through), until another command
+  c              Context length exceeded (1 time)
+  c 4            … 4 times in a row
+  c 0.3, c 30%   … on 30 % of requests
+  c *            … on every request
+  r              Rate limit error, same modifiers as c
+  u              Unknown server error (500, 503 or 529, as the provider does)
+  error KIND     {", ".join(KINDS[:6])},
+                 {", ".join(KINDS[6:])}
+  status         Show the mode and the request count
+  help           Show this
+  q              Quit
+Modifiers: {MODIFIER_HELP}
+Options, after the modifier: {", ".join(f"{name}=" for name in OPTIONS)}
+  r 3 retry_after=2        the answer says to come back in 2 seconds
+  c after=1                let one request pass, then fail the next
+  u * for=5m model=gpt-4*  every request for such a model, for five minutes
+"""

@@ -1,0 +1,180 @@
+"""Which request gets which fault.  Deciding and counting are one step.
+
+The engine is not thread-safe and need not be: it is asked on the reactor's thread, and
+:meth:`Engine.choose` returns with the fault already spent, so ``c 100`` under any number of
+connections gives 100.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from random import Random
+
+from llmproxyd.faults.rules import Always, Rule, Share, Subject, Times
+
+
+@dataclass(slots=True)
+class Running:
+    """A rule at work, with what of it is left.
+
+    :param passing: eligible requests that are still let through (``after=``).
+    :param remaining: how often it still fires, ``None`` for a share or every request.
+    :param ends: monotonic seconds at which it is off, ``None`` for no end.
+    """
+
+    rule: Rule
+    passing: int
+    remaining: int | None
+    ends: float | None
+    hits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The fault for one request, already spent.
+
+    :param number: which hit of its rule it is, from 1.
+    """
+
+    rule: Rule
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of the faults of one run.
+
+    :param injected: answers that were errors of ours.
+    :param never: counted errors that are still waiting.
+    :param idle: rules without a count that were never hit, by name.
+    """
+
+    injected: int
+    never: int
+    idle: tuple[str, ...]
+
+
+class Engine:
+    """The operator's mode and the rules of the file, tried in this order.
+
+    :param monotonic: seconds, for ``for=``.
+    :param random: draws the shares.
+    :param ended: called when the operator's mode has run out, with why in words.
+    """
+
+    def __init__(
+        self,
+        monotonic: Callable[[], float],
+        random: Random,
+        rules: Iterable[Rule] = (),
+        ended: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._monotonic = monotonic
+        self._random = random
+        self._mode: Running | None = None
+        self._rules = [self._start(rule) for rule in rules]
+        self._ended = ended
+        self._injected = 0
+
+    def _start(self, rule: Rule) -> Running:
+        return Running(
+            rule,
+            passing=rule.after,
+            remaining=rule.when.count if isinstance(rule.when, Times) else None,
+            ends=None if rule.lasts is None else self._monotonic() + rule.lasts,
+        )
+
+    @property
+    def mode(self) -> Running | None:
+        """The operator's mode, ``None`` when everything passes."""
+        self._expire()
+        return self._mode
+
+    @property
+    def rules(self) -> tuple[Running, ...]:
+        """The file's rules that can still fire."""
+        self._expire()
+        return tuple(self._rules)
+
+    @property
+    def active(self) -> bool:
+        """Whether any rule can fire: when not, nothing need be looked at."""
+        return self._mode is not None or bool(self._rules)
+
+    @property
+    def reads_body(self) -> bool:
+        """Whether a rule at work asks for the model or the wish for a stream."""
+        return any(running.rule.match.reads_body for running in self._running())
+
+    def set_mode(self, rule: Rule | None) -> None:
+        """Make *rule* the operator's mode; ``None`` lets everything pass."""
+        self._mode = None if rule is None else self._start(rule)
+
+    def choose(self, subject: Subject) -> Chosen | None:
+        """The fault for *subject*, counted as spent; ``None`` when it passes."""
+        self._expire()
+        for running in self._running():
+            if running.rule.match.matches(subject) and self._fires(running):
+                return self._spend(running)
+        return None
+
+    def reseed(self, seed: int) -> None:
+        """Draw shares from here on as every run with *seed* does."""
+        self._random.seed(seed)
+
+    def when_mode_ends(self, ended: Callable[[str], None]) -> None:
+        """Call *ended* with the cause whenever the operator's mode has run out."""
+        self._ended = ended
+
+    def spend(self, rule: Rule) -> Chosen:
+        """A fault that the request itself asked for."""
+        self._injected += 1
+        return Chosen(rule, 1)
+
+    def tally(self) -> Tally:
+        """What became of everything so far."""
+        running = list(self._running())
+        return Tally(
+            injected=self._injected,
+            never=sum(one.remaining or 0 for one in running),
+            idle=tuple(one.rule.name for one in running if one.remaining is None and not one.hits),
+        )
+
+    def _running(self) -> Iterable[Running]:
+        if self._mode is not None:
+            yield self._mode
+        yield from self._rules
+
+    def _fires(self, running: Running) -> bool:
+        if running.passing:
+            running.passing -= 1
+            return False
+        when = running.rule.when
+        if isinstance(when, Share):
+            return self._random.random() < when.fraction
+        return isinstance(when, Always) or bool(running.remaining)
+
+    def _spend(self, running: Running) -> Chosen:
+        running.hits += 1
+        self._injected += 1
+        chosen = Chosen(running.rule, running.hits)
+        if running.remaining is not None:
+            running.remaining -= 1
+            if not running.remaining:
+                self._drop(running, "its count is used up")
+        return chosen
+
+    def _expire(self) -> None:
+        if not self.active:
+            return
+        now = self._monotonic()
+        for running in [one for one in self._running() if one.ends is not None and one.ends <= now]:
+            self._drop(running, "its time is over")
+
+    def _drop(self, running: Running, cause: str) -> None:
+        if running is self._mode:
+            self._mode = None
+            self._ended(cause)
+        else:
+            self._rules.remove(running)

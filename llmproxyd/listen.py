@@ -1,0 +1,147 @@
+"""Opening the listening ports, with an answer in one line when that fails."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.python.failure import Failure
+
+ANY_PORT = re.compile(r"(tcp6?|ssl):0(?=:|$)")
+TRIES = 20
+"""How often another free port is tried when it is not free on all addresses."""
+
+ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+class StartError(Exception):
+    """The daemon cannot start; the message is one line that says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Open ports and how to reach them.
+
+    :param urls: one per port, in order.
+    """
+
+    ports: Sequence[IListeningPort]
+    urls: Sequence[str]
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of each that has them."""
+        found = []
+        for port in self.ports:
+            address = port.getHost()
+            if isinstance(address, IPv4Address | IPv6Address):
+                found.append((address.host, address.port))
+        return found
+
+    @property
+    def beyond_loopback(self) -> bool:
+        """Whether another machine can connect."""
+        return any(not ip_address(host).is_loopback for host, _ in self.addresses)
+
+
+def endpoints(port: int, interface: str | None) -> tuple[str, ...]:
+    """Endpoint strings for *port* on *interface*, by default on both loopbacks."""
+    if interface is None or interface == "localhost":
+        return (*endpoints(port, "127.0.0.1"), *endpoints(port, "::1"))
+    interface = interface.strip("[]")
+    if ":" in interface:
+        return (f"tcp6:{port}:interface=" + interface.replace(":", r"\:"),)
+    return (f"tcp:{port}:interface={interface}",)
+
+
+def listen(reactor: Any, descriptions: Iterable[str], factory: IProtocolFactory) -> Listening:
+    """Listen on all *descriptions*; one free port is shared where several say ``0``.
+
+    ``::1`` is left out on a host that does not have it, as long as another one is there.
+
+    :raises StartError: one of them cannot be listened on; none is then left open.
+    """
+    wanted = list(descriptions)
+    for attempt in range(TRIES):
+        ports: list[IListeningPort] = []
+        try:
+            _open(reactor, wanted, factory, ports)
+        except CannotListenError as error:
+            for port in ports:
+                port.stopListening()
+            shared = len(ports) > 0 and sum(1 for one in wanted if ANY_PORT.match(one)) > 1
+            if shared and attempt + 1 < TRIES:
+                continue
+            raise StartError(_why(error)) from error
+        return Listening(ports, [_url(port) for port in ports])
+    raise AssertionError("unreachable")
+
+
+def _open(
+    reactor: Any, wanted: Sequence[str], factory: IProtocolFactory, ports: list[IListeningPort]
+) -> None:
+    free: int | None = None
+    for description in wanted:
+        if free is not None:
+            description = ANY_PORT.sub(rf"\1:{free}", description)
+        try:
+            port = _one(reactor, description, factory)
+        except CannotListenError as error:
+            number = getattr(error.socketError, "errno", None)
+            if ports and description.startswith("tcp6:") and number in ABSENT:
+                continue
+            raise
+        ports.append(port)
+        address = port.getHost()
+        if ANY_PORT.match(description) and isinstance(address, IPv4Address | IPv6Address):
+            free = address.port
+
+
+def _one(reactor: Any, description: str, factory: IProtocolFactory) -> IListeningPort:
+    """Listen now.  Every kind of server endpoint that Twisted has answers at once."""
+    found: list[Any] = []
+    try:
+        serverFromString(reactor, description).listen(factory).addBoth(found.append)
+    except (ValueError, TypeError, KeyError) as error:
+        raise StartError(f"listen: {description}: {error}") from error
+    if not found:
+        raise StartError(f"listen: {description}: it is not ready at once, which a daemon needs")
+    if isinstance(found[0], Failure):
+        found[0].raiseException()
+    port: IListeningPort = found[0]
+    return port
+
+
+def _why(error: CannotListenError) -> str:
+    number = getattr(error.socketError, "errno", None)
+    where = f"{error.interface or '*'}:{error.port}"
+    if number == errno.EADDRINUSE:
+        return (
+            f"port {error.port} is in use on {error.interface or 'all interfaces'}; "
+            "choose another one with --port, or stop what listens there"
+        )
+    if number in (errno.EACCES, errno.EPERM):
+        return f"no permission to listen on {where}; ports below 1024 need it"
+    if number in ABSENT:
+        return f"this machine has no address {error.interface}"
+    return f"cannot listen on {where}: {error.socketError}"
+
+
+def _url(port: IListeningPort) -> str:
+    address = port.getHost()
+    if isinstance(address, UNIXAddress):
+        name = address.name
+        return "unix:" + (name.decode() if isinstance(name, bytes) else str(name))
+    if not isinstance(address, IPv4Address | IPv6Address):
+        return str(address)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(address.host, address.host)
+    scheme = "https" if type(port).__name__.startswith("TLS") else "http"
+    return f"{scheme}://[{host}]:{address.port}" if ":" in host else f"{scheme}://{host}:{address.port}"

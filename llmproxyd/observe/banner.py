@@ -1,0 +1,116 @@
+"""What is said at start: where to point clients, what is in force, what to beware of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from llmproxyd.pipeline.policy import Upstream
+from llmproxyd.providers.base import Provider
+from llmproxyd.resilience.timeouts import Timeouts
+from llmproxyd.units import format_duration
+
+WIDTH = 60
+GOOSE = (
+    "OPENAI_HOST",
+    "ANTHROPIC_HOST",
+    "GOOGLE_HOST",
+    "OPENROUTER_HOST",
+    "TETRATE_HOST",
+    "DATABRICKS_HOST",
+)
+SDKS = ("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "GOOGLE_GEMINI_BASE_URL")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All that the banner tells.
+
+    :param addresses: URLs on which we listen; the first is the one shown to clients.
+    :param sandbox: answers come from the built-in stand-in.
+    """
+
+    version: str
+    addresses: Sequence[str]
+    state_folder: str
+    source: str | None
+    upstreams: Mapping[str, Upstream]
+    default: str
+    providers: Iterable[Provider]
+    timeouts: Timeouts
+    sandbox: bool
+    mode: str
+    notes: Sequence[str]
+    warnings: Sequence[str]
+    symbols: bool
+
+
+def variables(base_url: str, providers: Iterable[Provider], *, sandbox: bool) -> dict[str, str]:
+    """The environment that points clients at *base_url*.
+
+    With the sandbox, dummy keys too: SDKs refuse to start without one.
+    """
+    paths: dict[str, str] = {}
+    keys: list[str] = []
+    for provider in providers:
+        paths |= provider.hosts
+        if provider.hosts:
+            keys += provider.keys[:1]
+    found = {name: base_url + paths[name] for name in (*GOOSE, *SDKS) if name in paths}
+    if sandbox:
+        found |= dict.fromkeys(keys, "sandbox")
+    return found
+
+
+def banner(facts: Facts) -> str:
+    """The whole banner, as lines of text."""
+    rule = "=" * WIDTH
+    sign = "🔧 " if facts.symbols else ""
+    lines = [rule, f"{sign}llmproxyd {facts.version}" + (" (sandbox)" if facts.sandbox else ""), rule]
+    lines += ["Listening on " + ", ".join(facts.addresses)]
+    lines += [f"Configuration: {facts.source or 'defaults'}", f"State folder: {facts.state_folder}", ""]
+    lines += _exports(facts)
+    lines += _upstreams(facts)
+    timeouts = facts.timeouts
+    lines.append(
+        f"Timeouts: connect {format_duration(timeouts.connect)}, headers "
+        f"{format_duration(timeouts.headers)}, idle {format_duration(timeouts.idle)}; retries: none"
+    )
+    lines += facts.notes
+    for warning in facts.warnings:
+        lines.append(f"{'⚠️  ' if facts.symbols else ''}WARNING: {warning}")
+    lines.append(rule)
+    return "\n".join(lines) + "\n"
+
+
+def _exports(facts: Facts) -> list[str]:
+    found = variables(facts.addresses[0], facts.providers, sandbox=facts.sandbox)
+    lines = ["To use with goose, set these environment variables:"]
+    lines += [f"  export {name}={value}" for name, value in found.items() if name in GOOSE]
+    lines += ["", "To use with the OpenAI, Anthropic and Google SDKs:"]
+    lines += [f"  export {name}={value}" for name, value in found.items() if name in SDKS]
+    dummies = [name for name in found if name not in GOOSE and name not in SDKS]
+    if dummies:
+        lines += ["", "Dummy keys for the sandbox (any will do):"]
+        lines.append("  export " + " ".join(f"{name}={found[name]}" for name in dummies))
+    return [*lines, ""]
+
+
+def _upstreams(facts: Facts) -> list[str]:
+    if facts.sandbox:
+        places = sorted(facts.upstreams)
+        address = facts.upstreams[places[0]].base_url.rpartition("/")[0]
+        return [f"Upstreams: all answered by the sandbox at {address}", "  " + ", ".join(places), ""]
+    lines = ["Upstreams:"]
+    width = max(len(name) for name in facts.upstreams)
+    for name, upstream in sorted(facts.upstreams.items()):
+        notes = []
+        if name == facts.default:
+            notes.append("default")
+        if upstream.provider.name != name:
+            notes.append(f"speaks {upstream.provider.name}")
+        if upstream.api_key is not None:
+            notes.append("with a stored key")
+        suffix = f"  ({', '.join(notes)})" if notes else ""
+        lines.append(f"  {name:<{width}}  {upstream.base_url}{suffix}")
+    return [*lines, ""]

@@ -1,0 +1,75 @@
+"""The daemon's own log: twisted.logger events as lines of text or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from time import localtime, strftime
+
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
+from zope.interface import implementer
+
+from llmproxyd.observe.output import Output
+
+LEVELS = {
+    "debug": LogLevel.debug,
+    "info": LogLevel.info,
+    "warn": LogLevel.warn,
+    "error": LogLevel.error,
+}
+
+
+def text_time(wall: float) -> str:
+    """``2026-11-20 14:30:15`` in local time."""
+    return strftime("%Y-%m-%d %H:%M:%S", localtime(wall))
+
+
+def json_time(wall: float) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def json_line(members: dict[str, object]) -> str:
+    """*members* on a line of their own."""
+    return json.dumps(members, ensure_ascii=False, default=str) + "\n"
+
+
+@implementer(ILogObserver)
+class Observer:
+    """Writes events of *level* and above.
+
+    What other parts of Twisted say at ``info`` (which factory starts on which port) shows at
+    ``debug`` only: the banner says it better.
+
+    :param before: called before each line, so that batched lines keep their place.
+    """
+
+    def __init__(self, output: Output, level: str, *, as_json: bool, before: Callable[[], None]) -> None:
+        self._output = output
+        self._level = LEVELS[level]
+        self._debug = level == "debug"
+        self._as_json = as_json
+        self._before = before
+
+    def __call__(self, event: LogEvent) -> None:
+        level = event.get("log_level", LogLevel.info)
+        namespace = str(event.get("log_namespace", "-"))
+        if level < self._level:
+            return
+        if not self._debug and level <= LogLevel.info and not namespace.startswith("llmproxyd"):
+            return
+        self._before()
+        text = formatEvent(event)
+        failure = event.get("log_failure")
+        trace = failure.getTraceback() if failure is not None else None
+        wall = event["log_time"]
+        if self._as_json:
+            members = {"ts": json_time(wall), "level": level.name, "logger": namespace, "message": text}
+            if trace is not None:
+                members["trace"] = trace
+            self._output.write(json_line(members))
+        else:
+            mark = "" if level is LogLevel.info else f"{level.name.upper()} "
+            lines = f"{text_time(wall)} {mark}{text}\n" + (f"{trace.rstrip()}\n" if trace else "")
+            self._output.write(lines)

@@ -1,0 +1,138 @@
+"""The request log: one line a request, formatted here and written in batches.
+
+On a terminal a request is also announced when it arrives.  Lines hold the path without its
+query (Gemini's ``?key=`` stands there), and never a header value or a body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from llmproxyd.model import Arrived, End, Event, FaultsChanged, Finished, WallClock
+from llmproxyd.observe.logs import json_line, json_time, text_time
+from llmproxyd.observe.output import Output
+
+FLUSH = 0.05
+"""Seconds that a line may wait for others."""
+
+BATCH = 500
+"""Lines that are written at once at the latest."""
+
+
+class RequestLog:
+    """A subscriber of the sink.
+
+    :param least: ``info`` writes every request, ``warn`` only those that the proxy answered
+        because something failed, ``error`` none.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        clock: IReactorTime,
+        wall: WallClock,
+        *,
+        as_json: bool,
+        least: str = "info",
+    ) -> None:
+        self._output = output
+        self._clock = clock
+        self._wall = wall
+        self._as_json = as_json
+        self._format: Callable[[Event, float], str] = json_event if as_json else self._text_event
+        self._least = least
+        self._waiting: list[tuple[Event, float]] = []
+        self._timer: IDelayedCall | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Take *event*; its line follows within :data:`FLUSH` seconds."""
+        if not self._wanted(event):
+            return
+        self._waiting.append((event, self._wall()))
+        if len(self._waiting) >= BATCH:
+            self.flush()
+        elif self._timer is None:
+            self._timer = self._clock.callLater(FLUSH, self.flush)
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._output.write("".join(self._format(event, wall) for event, wall in waiting))
+
+    def _wanted(self, event: Event) -> bool:
+        if self._least in ("debug", "info"):
+            watched = self._output.terminal and not self._as_json
+            if isinstance(event, FaultsChanged):
+                return not (watched and event.commanded)
+            return watched or isinstance(event, Finished)
+        failed = isinstance(event, Finished) and event.code is not None
+        return self._least == "warn" and failed
+
+    def _text_event(self, event: Event, wall: float) -> str:
+        return f"{text_time(wall)} {text_event(event, symbols=self._output.symbols)}\n"
+
+
+def text_event(event: Event, *, symbols: bool) -> str:
+    """*event* in a line for people."""
+    if isinstance(event, FaultsChanged):
+        return f"{'🔧 ' if symbols else ''}Mode: {event.words} ({event.cause})"
+    way = event.provider if event.provider == event.upstream else f"{event.provider} at {event.upstream}"
+    if isinstance(event, Arrived):
+        return f"{'📨 ' if symbols else ''}#{event.number} {event.method} {event.path} -> {way}"
+    parts = [
+        f"{_sign(event) + ' ' if symbols else ''}#{event.number} {event.method} {event.path} -> {way}:",
+        str(event.status),
+        f"in {event.duration * 1000:.0f} ms,",
+        f"{event.sent} bytes",
+    ]
+    if event.fault is not None:
+        parts.append(f"(injected {event.fault})")
+    if event.end not in (End.COMPLETE, End.CLIENT_GONE):
+        parts.append(f"(cut: {event.end})")
+    if event.code is not None:
+        parts.append(event.code if event.detail is None else f"{event.code}: {event.detail}")
+    parts.append(f"[{event.request_id}]")
+    return " ".join(parts)
+
+
+def _sign(event: Finished) -> str:
+    if event.fault is not None:
+        return "💥"
+    if event.end is End.CLIENT_GONE:
+        return "👋"
+    return "✅" if event.code is None and event.status < 400 else "⚠️"
+
+
+def json_event(event: Event, wall: float) -> str:
+    """*event* as a line of JSON."""
+    members: dict[str, object] = {"ts": json_time(wall), "level": "info"}
+    if isinstance(event, FaultsChanged):
+        return json_line({**members, "event": "faults", "mode": event.words, "cause": event.cause})
+    members |= {
+        "event": "arrived" if isinstance(event, Arrived) else "request",
+        "number": event.number,
+        "request_id": event.request_id,
+        "method": event.method,
+        "path": event.path,
+        "provider": event.provider,
+        "upstream": event.upstream,
+    }
+    if isinstance(event, Finished):
+        members |= {
+            "status": event.status,
+            "ms": round(event.duration * 1000, 1),
+            "bytes": event.sent,
+            "injected": event.fault,
+            "end": event.end.value,
+            "code": event.code,
+            "detail": event.detail,
+        }
+        if event.code is not None:
+            members["level"] = "warn"
+    return json_line(members)

@@ -1,0 +1,65 @@
+"""Answers that are made here, in the words of the provider that the client talks to.
+
+Each says so: ``x-llmproxyd-error`` tells a rehearsed failure (``injected``) from a real one
+of the upstream's connection (``upstream``) and from a refusal of our own (``proxy``).
+"""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+
+from llmproxyd.errors import ProxyError, Refused
+from llmproxyd.faults.choose import Chosen
+from llmproxyd.faults.render import kind_at, render
+from llmproxyd.model import Reply, Response
+from llmproxyd.pipeline.exchange import Exchange
+from llmproxyd.providers.base import ErrorSpec, Provider, StreamForm
+
+
+def refuse(exchange: Exchange, error: ProxyError, wall: float, now: float) -> None:
+    """Answer with an error of the proxy itself, of whatever origin.
+
+    The fields of a dialect's rehearsed errors (limits, the upstream's request id) are left out:
+    nothing here may be taken for the provider's own.
+    """
+    exchange.code, exchange.detail = error.code, error.message
+    dialect = exchange.dialect
+    assert dialect is not None
+    spec, context = _local(dialect, error), exchange.error_context(wall)
+    reply = dialect.error(spec, context)
+    headers = [pair for pair in reply.headers if pair[0] == b"content-type"]
+    if isinstance(error, Refused):
+        headers += error.headers
+    _send(exchange, Reply(error.status, headers, reply.body), error.origin, error.code, wall, now)
+
+
+def inject(exchange: Exchange, chosen: Chosen, wall: float, now: float) -> None:
+    """Answer with the failure that was chosen for this request."""
+    exchange.fault = chosen
+    dialect = exchange.dialect
+    assert dialect is not None
+    kind = kind_at(chosen.rule.kind, dialect)
+    reply = render(dialect, exchange.error_context(wall, kind, chosen.rule.retry_after))
+    _send(exchange, reply, "injected", kind.value, wall, now)
+
+
+def stream_error(exchange: Exchange, form: StreamForm, error: ProxyError, wall: float) -> bytes | None:
+    """*error* as an event within a stream of *form*; ``None`` if the dialect has none."""
+    dialect = exchange.dialect
+    assert dialect is not None
+    return dialect.stream_error(form, _local(dialect, error), exchange.error_context(wall))
+
+
+def _local(dialect: Provider, error: ProxyError) -> ErrorSpec:
+    return dialect.dialect.local(error.status, error.code, error.message)
+
+
+def _send(exchange: Exchange, reply: Reply, origin: str, code: str, wall: float, now: float) -> None:
+    headers = [*reply.headers, (b"date", formatdate(wall, usegmt=True).encode())]
+    if exchange.policy.error_headers:
+        headers += [(b"x-llmproxyd-error", origin.encode()), (b"x-llmproxyd-code", code.encode())]
+    headers.append((b"x-llmproxyd-request-id", exchange.request_id.encode()))
+    exchange.start(Response(reply.status, b"", headers, len(reply.body)))
+    if exchange.request.method != b"HEAD":
+        exchange.write(reply.body)
+    exchange.finish(now)

@@ -1,0 +1,195 @@
+"""One request and its answer, from arrival to the one event that says how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.interfaces import IPushProducer
+
+from llmproxyd.faults.choose import Chosen
+from llmproxyd.http.body import BodySource
+from llmproxyd.model import End, Finished, Request, Response
+from llmproxyd.pipeline.policy import Policy, Upstream
+from llmproxyd.pipeline.route import Route
+from llmproxyd.providers.base import ErrorContext, ErrorKind, Provider
+
+
+class Responder(Protocol):
+    """The client's side of an exchange: where the answer goes."""
+
+    def start(self, response: Response) -> None:
+        """Send the head.  This is the commit point: nothing is retried after it."""
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the body."""
+
+    def finish(self) -> None:
+        """End the answer cleanly."""
+
+    def cut(self) -> None:
+        """End the connection so that the answer is visibly incomplete."""
+
+    @property
+    def chunked(self) -> bool:
+        """Whether the body that was started is sent in chunks."""
+        ...
+
+    def feed_from(self, producer: IPushProducer) -> None:
+        """Let the client's pace pause and resume *producer*."""
+
+    def fed(self) -> None:
+        """There is no more producer."""
+
+
+class Exchange:
+    """What is known and held of one request.
+
+    :param number: from 1, over all requests of this process.
+    :param request_id: unique, of letters, digits and ``-``.
+    :param arrived: monotonic seconds.
+    :param ended: called once with the final event.
+    """
+
+    __slots__ = (
+        "_ended",
+        "arrived",
+        "body",
+        "code",
+        "committed",
+        "detail",
+        "dialect",
+        "fault",
+        "model",
+        "number",
+        "policy",
+        "request",
+        "request_id",
+        "responder",
+        "route",
+        "sent",
+        "status",
+        "streaming",
+        "work",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        request_id: str,
+        request: Request,
+        body: BodySource,
+        responder: Responder,
+        policy: Policy,
+        arrived: float,
+        ended: Callable[[Exchange, Finished], None],
+    ) -> None:
+        self.number = number
+        self.request_id = request_id
+        self.request = request
+        self.body = body
+        self.responder: Responder | None = responder
+        self.policy = policy
+        self.arrived = arrived
+        self._ended: Callable[[Exchange, Finished], None] | None = ended
+        self.dialect: Provider | None = None
+        self.route: Route[Upstream] | None = None
+        self.model: str | None = None
+        self.streaming: bool | None = None
+        self.fault: Chosen | None = None
+        self.work: Callable[[], None] | None = None
+        self.committed = False
+        self.status = 0
+        self.sent = 0
+        self.code: str | None = None
+        self.detail: str | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the answer is over, in whatever way."""
+        return self._ended is None
+
+    @property
+    def path(self) -> str:
+        """The path as received, without query values."""
+        return self.request.path.decode("latin-1")
+
+    def start(self, response: Response) -> None:
+        """Commit: send the head to the client."""
+        assert self.responder is not None
+        self.committed = True
+        self.status = response.status
+        self.responder.start(response)
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the body to the client."""
+        assert self.responder is not None
+        self.sent += len(data)
+        self.responder.write(data)
+
+    def finish(self, now: float) -> None:
+        """The answer is whole."""
+        if self._ended is not None and self.responder is not None:
+            self.responder.finish()
+            self._close(End.COMPLETE, now)
+
+    def cut(self, end: End, code: str, detail: str, now: float) -> None:
+        """The answer breaks off here, visibly."""
+        if self._ended is not None and self.responder is not None:
+            self.code, self.detail = code, detail
+            self.responder.cut()
+            self._close(end, now)
+
+    def client_gone(self, now: float) -> None:
+        """The client left: whatever is done for it stops at once (logged as 499)."""
+        if self._ended is None:
+            return
+        work, self.work = self.work, None
+        if not self.committed:
+            self.status = 499
+        self.code = "client_gone"
+        self._close(End.CLIENT_GONE, now)
+        if work is not None:
+            work()
+
+    def error_context(
+        self, wall: float, kind: ErrorKind | None = None, retry_after: float | None = None
+    ) -> ErrorContext:
+        """What an error answer to this request may depend on."""
+        route, dialect = self.route, self.dialect
+        endpoint = None if route is None else route.endpoint
+        always = endpoint is not None and endpoint.streams_always
+        return ErrorContext(
+            kind=kind,
+            operation="unknown" if route is None else route.operation,
+            model=self.model or ("model-x" if dialect is None else dialect.sample_model),
+            request_id=self.request_id,
+            wall=wall,
+            retry_after=retry_after,
+            streaming=always or bool(self.streaming),
+            array=endpoint is not None and endpoint.answers_array(self.request.query),
+        )
+
+    def _close(self, end: End, now: float) -> None:
+        ended, self._ended = self._ended, None
+        self.work = self.responder = None
+        route = self.route
+        if ended is not None:
+            ended(
+                self,
+                Finished(
+                    number=self.number,
+                    request_id=self.request_id,
+                    method=self.request.method.decode("latin-1"),
+                    path=self.path,
+                    provider="-" if self.dialect is None else self.dialect.name,
+                    upstream="-" if route is None else route.upstream.name,
+                    status=self.status,
+                    duration=now - self.arrived,
+                    sent=self.sent,
+                    end=end,
+                    fault=None if self.fault is None else str(self.fault.rule.kind),
+                    code=self.code,
+                    detail=self.detail,
+                ),
+            )

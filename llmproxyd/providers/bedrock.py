@@ -1,0 +1,173 @@
+"""Amazon Bedrock's runtime: recognised, and its errors.
+
+A stream is in AWS's binary event framing, in which no event of ours is put: it is cut alone.
+A request signed by SigV4 holds the Host that the client saw, so it cannot be sent on as it is.
+Errors: https://docs.aws.amazon.com/bedrock/latest/APIReference/CommonErrors.html.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from llmproxyd.providers.base import (
+    Dialect,
+    Endpoint,
+    EndpointKind,
+    ErrorContext,
+    ErrorKind,
+    ErrorSpec,
+    Facts,
+    Framing,
+    Provider,
+    Signal,
+    StreamForm,
+    Streams,
+    Usage,
+    path,
+    retry_after_fields,
+)
+
+
+def shape(spec: ErrorSpec, message: str, context: ErrorContext) -> Mapping[str, object]:
+    """``{"message"}``; the class of error is a header field."""
+    return {"message": message, **spec.extra}
+
+
+_TYPES = {
+    401: "AccessDeniedException",
+    403: "AccessDeniedException",
+    404: "ResourceNotFoundException",
+    408: "ModelTimeoutException",
+    429: "ThrottlingException",
+    502: "ServiceUnavailableException",
+    503: "ServiceUnavailableException",
+    504: "ServiceUnavailableException",
+}
+
+
+def local(status: int, code: str, message: str) -> ErrorSpec:
+    """An error of the proxy's own; the code stands at ``code``.
+
+    AWS clients take the class of error from the header field and look no further.
+    """
+    kind = _TYPES.get(status, "ValidationException" if status < 500 else "InternalServerException")
+    return ErrorSpec(status=status, message=message, type=kind, extra={"code": code})
+
+
+def headers(spec: ErrorSpec, context: ErrorContext) -> list[tuple[bytes, bytes]]:
+    """``x-amzn-requestid`` and ``x-amzn-errortype``, the name by which clients raise."""
+    fields = [(b"x-amzn-requestid", context.request_id.encode())]
+    if spec.type is not None:
+        fields.append((b"x-amzn-errortype", spec.type.encode()))
+    return fields + retry_after_fields(context)
+
+
+DIALECT = Dialect(shape=shape, local=local, headers=headers)
+
+STREAM = StreamForm(
+    "events", Framing.EVENT_STREAM, b"application/vnd.amazon.eventstream", error=None, final=("metadata",)
+)
+USAGE = Usage(
+    model=(),
+    tokens={
+        "input": ("usage", "inputTokens"),
+        "output": ("usage", "outputTokens"),
+        "total": ("usage", "totalTokens"),
+        "cached": ("usage", "cacheReadInputTokens"),
+    },
+)
+
+_MODEL = r"/model/(?P<model>[^/]+)"
+
+ENDPOINTS = (
+    Endpoint("converse", path(_MODEL + r"/converse$"), usage=USAGE),
+    Endpoint(
+        "converse", path(_MODEL + r"/converse-stream$"), streams=Streams.ALWAYS, forms=(STREAM,), usage=USAGE
+    ),
+    # What a body of these holds is the model's own affair.
+    Endpoint("invoke", path(_MODEL + r"/invoke$")),
+    Endpoint(
+        "invoke", path(_MODEL + r"/invoke-with-response-stream$"), streams=Streams.ALWAYS, forms=(STREAM,)
+    ),
+    Endpoint("count_tokens", path(_MODEL + r"/count-tokens$"), EndpointKind.METADATA),
+    Endpoint(
+        "models", path(r"/foundation-models(/[^/]+)?$"), EndpointKind.METADATA, frozenset({b"GET", b"HEAD"})
+    ),
+)
+
+ERRORS: dict[ErrorKind, ErrorSpec] = {
+    ErrorKind.CONTEXT_LENGTH: ErrorSpec(
+        status=400, message="Input is too long for requested model.", type="ValidationException"
+    ),
+    ErrorKind.RATE_LIMIT: ErrorSpec(
+        status=429,
+        message="Too many requests, please wait before trying again.",
+        type="ThrottlingException",
+    ),
+    ErrorKind.SERVER_ERROR: ErrorSpec(
+        status=500,
+        message="The system encountered an unexpected error during processing. Try your request again.",
+        type="InternalServerException",
+    ),
+    ErrorKind.OVERLOADED: ErrorSpec(
+        status=503,
+        message="Bedrock is unable to process your request.",
+        type="ServiceUnavailableException",
+    ),
+    ErrorKind.QUOTA: ErrorSpec(
+        status=400,
+        message="Your request exceeds the service quota for your account.",
+        type="ServiceQuotaExceededException",
+    ),
+    ErrorKind.AUTHENTICATION: ErrorSpec(
+        status=403,
+        message="The security token included in the request is invalid.",
+        type="UnrecognizedClientException",
+    ),
+    ErrorKind.PERMISSION: ErrorSpec(
+        status=403,
+        message="You don't have access to the model with the specified model ID.",
+        type="AccessDeniedException",
+    ),
+    ErrorKind.NOT_FOUND: ErrorSpec(
+        status=404,
+        message="Could not resolve the foundation model from the model identifier: {model}",
+        type="ResourceNotFoundException",
+    ),
+    ErrorKind.CONTENT_FILTER: ErrorSpec(
+        status=400,
+        message="The model returned the following errors: Output blocked by content filtering policy",
+        type="ValidationException",
+    ),
+    ErrorKind.TOO_LARGE: ErrorSpec(
+        status=413, message="The request body is too large.", type="RequestEntityTooLargeException"
+    ),
+    ErrorKind.BAD_GATEWAY: ErrorSpec(status=502, message="Bad gateway", type="ServiceUnavailableException"),
+    # Bedrock says 408 when a model takes too long, not 504.
+    ErrorKind.GATEWAY_TIMEOUT: ErrorSpec(
+        status=408,
+        message="The model took too long to process the request.",
+        type="ModelTimeoutException",
+    ),
+}
+
+_CALL = path(r"^/model/[^/]+/(?:converse|converse-stream|invoke|invoke-with-response-stream)$")
+
+
+def _recognised(facts: Facts) -> bool:
+    """Row 1: AWS's signature, or a runtime path (with a Bearer key there is no signature)."""
+    return facts.scheme == b"aws4-hmac-sha256" or _CALL.search(facts.path) is not None
+
+
+PROVIDER = Provider(
+    name="bedrock",
+    title="Amazon Bedrock",
+    base_url=None,
+    endpoints=ENDPOINTS,
+    errors=ERRORS,
+    dialect=DIALECT,
+    signals=(Signal(1, _recognised),),
+    hosts={"AWS_ENDPOINT_URL_BEDROCK_RUNTIME": ""},
+    keys=("AWS_BEARER_TOKEN_BEDROCK",),
+    sample_model="anthropic.claude-sonnet-4-5-v1:0",
+)

@@ -1,0 +1,388 @@
+"""The daemon: builds everything and wires it.  The one module that knows all.
+
+``assemble`` makes it from a configuration; starting opens the ports (so that a port in use
+ends the start in one line), stopping closes them and lets running requests end.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import signal
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.web.client import HTTPConnectionPool
+
+from llmproxyd.config.schema import Config
+from llmproxyd.config.schema import Upstream as Settings
+from llmproxyd.control import Control
+from llmproxyd.faults import words
+from llmproxyd.faults.choose import Engine
+from llmproxyd.faults.rules import Share
+from llmproxyd.listen import Listening, StartError, listen
+from llmproxyd.observe.banner import Facts, banner
+from llmproxyd.observe.output import Output
+from llmproxyd.observe.requestlog import RequestLog
+from llmproxyd.observe.sink import Sink
+from llmproxyd.pipeline.build import policy_of, router_of, upstreams_of
+from llmproxyd.pipeline.guard import is_local_name
+from llmproxyd.pipeline.policy import Upstream
+from llmproxyd.pipeline.run import Pipeline
+from llmproxyd.pipeline.upstream import PassThroughClient, Sender, client_for
+from llmproxyd.providers.base import Provider
+from llmproxyd.sandbox.site import make_site
+from llmproxyd.site.health import Health
+from llmproxyd.site.proxy import ProxyResource
+from llmproxyd.site.root import PublicSite, Root
+from llmproxyd.units import format_duration
+from llmproxyd.wire import tls
+from llmproxyd.wire.agent import ProxyAgent
+
+REMIND = 60.0
+"""Seconds between reminders of an active fault in the log."""
+
+
+class Daemon(Service):
+    """Everything of one process.
+
+    :param output: where the banner and the operator's answers go.
+    :param require_faults: end with exit status 1 when a fault that was asked for never came.
+    :param ready_file: receives the base URL once the ports are open.
+    """
+
+    log = Logger(namespace="llmproxyd")
+
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        *,
+        providers: Mapping[str, Provider],
+        output: Output,
+        requests: RequestLog,
+        require_faults: bool = False,
+        ready_file: Path | None = None,
+        as_json: bool = False,
+    ) -> None:
+        self.config = config
+        self.reactor = reactor
+        self.providers = providers
+        self.output = output
+        self.exit_status = 0
+        self._requests = requests
+        self._require_faults = require_faults
+        self._ready_file = ready_file
+        self._as_json = as_json
+        self._console: Any = None
+        self._sandbox: Listening | None = None
+        self._listening: Listening | None = None
+        self._started = reactor.seconds()
+        self._reminder = LoopingCall(self._remind)
+        self._reminder.clock = reactor
+        self.sink = Sink()
+        self.sink.subscribe(requests)
+        self.engine = Engine(reactor.seconds, random.Random(), [rule.rule() for rule in config.faults.rules])
+
+    # Start.
+
+    def privilegedStartService(self) -> None:
+        """Open the ports.
+
+        :raises StartError: in one line, why the daemon cannot start.
+        """
+        super().privilegedStartService()
+        if self._ready_file is not None:
+            _forget(self._ready_file)
+        config, reactor = self.config, self.reactor
+        if config.sandbox.enabled:
+            site = make_site(reactor, config.sandbox)
+            self._sandbox = listen(reactor, ["tcp:0:interface=127.0.0.1"], site)
+        upstreams = upstreams_of(config, self.providers, None if self._sandbox is None else self._sandbox.urls[0])
+        clients = self._clients(upstreams)
+        router = router_of(config, upstreams, self.providers)
+        self.pipeline = Pipeline(
+            policy=policy_of(config, router, guard=False),
+            sender=Sender(reactor, lambda upstream: clients[upstream.name]),
+            engine=self.engine,
+            emit=self.sink.emit,
+            clock=reactor,
+            wall=time.time,
+            prefix=secrets.token_hex(4),
+        )
+        self.control = Control(
+            self.engine,
+            emit=self.sink.emit,
+            monotonic=reactor.seconds,
+            upstreams=upstreams,
+            handled=lambda: self.pipeline.handled,
+            quit=self.quit,
+            draw_seed=lambda: secrets.randbelow(10**6),
+            seed=config.faults.seed,
+            allowed=config.operator.faults,
+            symbols=self.output.symbols,
+        )
+        self._start_notes = self._start_mode()
+        root = Root(ProxyResource(self.pipeline, reactor), {b"/health": Health(self.state)})
+        site = PublicSite(root, idle=config.server.idle_timeout, clock=reactor)
+        self._listening = listen(reactor, config.listen, site)
+        self._check_exposure(upstreams)
+        self._check_loops(upstreams)
+        self.pipeline.policy = policy_of(config, router, guard=not self._listening.beyond_loopback)
+        self._upstreams = upstreams
+
+    def startService(self) -> None:
+        """Say so, and listen to the operator."""
+        super().startService()
+        assert self._listening is not None
+        self._greet()
+        self._reminder.start(REMIND, now=False)
+        if self._ready_file is not None:
+            _announce(self._ready_file, self._listening.urls[0])
+
+    def _clients(self, upstreams: Mapping[str, Upstream]) -> dict[str, PassThroughClient]:
+        self._pools: list[HTTPConnectionPool] = []
+        clients = {}
+        for name, upstream in upstreams.items():
+            settings = self.config.upstreams.get(name, Settings())
+            try:
+                trust = tls.policy(
+                    ca_file=settings.tls.ca_file,
+                    verify=settings.tls.verify,
+                    client_cert=settings.tls.client_cert,
+                )
+            except tls.TLSFileError as error:
+                raise StartError(f"upstreams.{name}.tls: {error}") from error
+            agent = ProxyAgent(
+                self.reactor,
+                trust,
+                connect_timeout=upstream.timeouts.connect,
+                max_idle=settings.pool.max_idle,
+                idle=settings.pool.idle,
+            )
+            self._pools.append(agent.pool)
+            clients[name] = client_for(agent)
+        return clients
+
+    def _start_mode(self) -> list[str]:
+        """Set the configured mode; what to tell about it."""
+        notes = []
+        answer = self.control.run(self.config.faults.mode)
+        if not answer.ok:
+            raise StartError(f"faults.mode: {answer.text.splitlines()[0]}")
+        shares = [one for one in self.engine.rules if isinstance(one.rule.when, Share)]
+        mode = self.engine.mode
+        if mode is not None:
+            shares += [mode] if isinstance(mode.rule.when, Share) else []
+            if note := words.retry_note(mode.rule):
+                notes.append(note)
+        if shares:
+            self.control.ensure_seed()
+            notes.append(
+                f"Shares are drawn with seed {self.control.seed}; "
+                f"faults.seed: {self.control.seed} repeats this run."
+            )
+        return notes
+
+    def _check_exposure(self, upstreams: Mapping[str, Upstream]) -> None:
+        """Whoever can reach the port can spend a stored key: only when told so."""
+        assert self._listening is not None
+        keys = sorted(name for name, one in upstreams.items() if one.api_key is not None)
+        self._warnings = list(self.config.warnings)
+        if not self._listening.beyond_loopback:
+            return
+        if keys and not self.config.server.open:
+            self._close_ports()
+            raise StartError(
+                f"this configuration stores a key (upstreams.{keys[0]}.api_key) and listens beyond "
+                "loopback, so anyone on the network could spend it; listen on 127.0.0.1, or set "
+                "server.open: true if that is meant"
+            )
+        what = "spend your key" if keys else "use this proxy"
+        self._warnings.append(f"anyone on your network can {what}: it listens beyond loopback")
+
+    def _check_loops(self, upstreams: Mapping[str, Upstream]) -> None:
+        """A base URL that is our own listener would forward to itself for ever."""
+        assert self._listening is not None
+        ours = self._listening.addresses
+        for name, upstream in upstreams.items():
+            parts = urlsplit(upstream.base_url)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            host = parts.hostname or ""
+            for address, number in ours:
+                everywhere = address in ("0.0.0.0", "::")
+                same = host == address or (is_local_name(host) and (everywhere or is_local_name(address)))
+                if port == number and same:
+                    self._close_ports()
+                    raise StartError(
+                        f"upstreams.{name}.base_url {upstream.base_url} is this proxy itself; requests "
+                        "would go round in circles (is a *_HOST or *_BASE_URL variable set here?)"
+                    )
+
+    def _start_console(self) -> None:
+        from llmproxyd.operator import stdin
+
+        kind = stdin.kind_of_stdin()
+        if kind == "terminal" and self.output.terminal:
+            self._console = stdin.TerminalConsole(self.reactor, self.control, self.output, self.quit)
+        elif kind == "terminal":
+            self._console = stdin.LineConsole(self.reactor, self.control, self.output, self.quit)
+        elif kind == "pipe" or self.config.operator.stdin is True:
+            self._console = stdin.LineConsole(self.reactor, self.control, self.output)
+        if self._console is not None:
+            self.reactor.callWhenRunning(self._console.start)
+
+    def _greet(self) -> None:
+        if self.config.operator.stdin is not False:
+            self._start_console()
+        if self._as_json:
+            assert self._listening is not None
+            self.log.info(
+                "Listening on {urls}; mode: {mode}",
+                urls=", ".join(self._listening.urls),
+                mode=self.control.mode_in_words(),
+            )
+            for warning in self._warnings:
+                self.log.warn("{warning}", warning=warning)
+            return
+        self.output.write(self._banner())
+        self.output.write(self.control.status().text)
+        if self._console is not None:
+            self.output.write(self.control.help().text)
+
+    def _banner(self) -> str:
+        config, listening = self.config, self._listening
+        assert listening is not None
+        return banner(
+            Facts(
+                version=version("llmproxyd"),
+                addresses=listening.urls,
+                state_folder=str(config.state_folder),
+                source=None if config.source is None else str(config.source),
+                upstreams=self._upstreams,
+                default=config.server.single_upstream or config.default_upstream,
+                providers=self.providers.values(),
+                timeouts=config.timeouts,
+                sandbox=config.sandbox.enabled,
+                mode=self.control.mode_in_words(),
+                notes=self._start_notes,
+                warnings=self._warnings,
+                symbols=self.output.symbols,
+            )
+        )
+
+    # While it runs.
+
+    def state(self) -> dict[str, object]:
+        """What ``/health`` tells beside its status."""
+        return {
+            "version": version("llmproxyd"),
+            "uptime": round(self.reactor.seconds() - self._started, 1),
+            "mode": self.control.mode_in_words(),
+            "requests": self.pipeline.handled,
+            "upstreams": {
+                name: {"provider": one.provider.name, "base_url": one.base_url}
+                for name, one in sorted(self._upstreams.items())
+            },
+        }
+
+    def quit(self) -> None:
+        """Stop the whole daemon, as SIGTERM does."""
+        if self.running and self.reactor.running:
+            self.reactor.callLater(0, self.reactor.stop)
+
+    def _remind(self) -> None:
+        if self.control.active():
+            self.log.info("Still active: {mode}", mode=self.control.mode_in_words())
+
+    # Stop.
+
+    def stopService(self) -> Deferred[None] | None:
+        """Close the ports, let running requests end (``server.drain_timeout``), then the rest."""
+        super().stopService()
+        if self._reminder.running:
+            self._reminder.stop()
+        if self._listening is None:
+            return None
+        self._close_ports()
+        if self._ready_file is not None:
+            _forget(self._ready_file)
+        if self._console is not None:
+            self._console.stop()
+        return self._drain().addBoth(self._finish)
+
+    def _drain(self) -> Deferred[None]:
+        idle = self.pipeline.when_idle()
+        count = len(self.pipeline.active)
+        if not count:
+            return idle
+        timeout = self.config.server.drain_timeout
+        self.output.write(
+            f"Finishing {count} running request{'' if count == 1 else 's'}, for "
+            f"{format_duration(timeout)} at most; Ctrl-C or SIGTERM again cuts them.\n"
+        )
+        late = self.reactor.callLater(timeout, self.pipeline.cut_all)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self.reactor.callFromThread(self.pipeline.cut_all))
+
+        def over(result: None) -> None:
+            if late.active():
+                late.cancel()
+
+        return idle.addCallback(over)
+
+    def _finish(self, result: object) -> Deferred[None]:
+        self._requests.flush()
+        tally = self.engine.tally()
+        if text := words.tally_in_words(tally):
+            self.output.write(f"Faults: {text}\n")
+        if self._require_faults and (tally.never or tally.idle):
+            self.exit_status = 1
+        if self._sandbox is not None:
+            for port in self._sandbox.ports:
+                port.stopListening()
+        closing: Deferred[None] = Deferred()
+        waiting = [pool.closeCachedConnections() for pool in self._pools]
+        remaining = len(waiting)
+
+        def closed(result: object) -> None:
+            nonlocal remaining
+            remaining -= 1
+            if not remaining and not closing.called:
+                closing.callback(None)
+
+        for one in waiting:
+            one.addBoth(closed)
+        closing.addTimeout(2, self.reactor, lambda *_: None)
+        return closing
+
+    def _close_ports(self) -> None:
+        if self._listening is not None:
+            for port in self._listening.ports:
+                port.stopListening()
+
+
+def _announce(path: Path, url: str) -> None:
+    """Write *url* so that a reader sees all of it or no file at all."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(url + "\n")
+        beside.replace(path)
+    except OSError as error:
+        raise StartError(f"--ready-file {path}: {error.strerror}") from error
+
+
+def _forget(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StartError(f"--ready-file {path}: {error.strerror}") from error

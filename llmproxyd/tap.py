@@ -1,0 +1,251 @@
+"""Where the command line enters: options → configuration → daemon.
+
+The one module that imports the reactor.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any, TextIO, cast
+
+from twisted.application.service import IService, Service
+from twisted.logger import ILogObserver
+from twisted.python import usage
+from twisted.python.logfile import LogFile
+
+from llmproxyd.config.dump import dump
+from llmproxyd.config.load import ConfigError, load, presets
+from llmproxyd.config.schema import Config
+from llmproxyd.faults.language import LanguageError, parse_mode
+from llmproxyd.listen import StartError, endpoints
+from llmproxyd.observe.logs import Observer
+from llmproxyd.observe.output import Output
+from llmproxyd.observe.requestlog import RequestLog
+from llmproxyd.providers.base import Provider
+from llmproxyd.providers.registry import registry
+
+DEFAULT_PORT = 8888
+DEFAULT_PIDFILE = "twistd.pid"
+
+
+class Options(usage.Options):
+    """The command line of ``twistd llmproxy``."""
+
+    optParameters = [  # noqa: RUF012
+        ["config", "c", None, "YAML file to read; without one the defaults hold."],
+        ["preset", None, None, f"Settings under those of the file: {', '.join(presets())}."],
+        ["port", "p", None, f"Port to listen on, 0 for any free one [default: {DEFAULT_PORT}]."],
+        [
+            "interface",
+            "i",
+            None,
+            "Address to listen on [default: 127.0.0.1 and ::1]. With --port it takes the place of "
+            "the file's listen.",
+        ],
+        ["mode", "m", None, 'Error mode to start with, as an operator would type it: "c 3", "r 30%".'],
+        ["ready-file", None, None, "File that receives the base URL once requests are accepted."],
+    ]
+    optFlags = [  # noqa: RUF012
+        ["no-stdin", None, "Take no commands from standard input (background, CI)."],
+        ["sandbox", None, "Answer from a built-in stand-in for all providers: no key, no network."],
+        ["require-faults", None, "Exit with status 1 when an error that was asked for never came."],
+        ["check-config", None, "Report everything that is wrong with the configuration, and exit."],
+        ["print-config", None, "Print the configuration in force, secrets redacted, and exit."],
+    ]
+    longdesc = (
+        "A proxy between LLM clients and LLM providers. It passes everything through unchanged; "
+        "on command (n, c, r, u, error KIND, status, help, q at its terminal) it answers with "
+        "the provider's own errors."
+    )
+
+    config: Config
+    providers: Mapping[str, Provider]
+
+    def getSynopsis(self) -> str:
+        """The first line of ``--help``."""
+        return "Usage: twistd -n llmproxy [options]   (or: llmproxyd [options])"
+
+    def opt_version(self) -> None:
+        """Print the version, and exit."""
+        print(f"llmproxyd {version('llmproxyd')}")
+        raise SystemExit(0)
+
+    def parseArgs(self, *args: str) -> None:
+        """Refuse what is no option.
+
+        :raises usage.UsageError: always, when anything is left.
+        """
+        if args:
+            raise usage.UsageError(f"unexpected argument {args[0]!r}")
+
+    def parseOptions(self, options: Any = None) -> None:
+        """Read the command line; a mistake in it is one line and exit status 1."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            _fail(f"{error}; --help lists the options")
+
+    def postOptions(self) -> None:
+        """Load the configuration, so that its mistakes end the start before anything runs.
+
+        :raises usage.UsageError: an option's value is impossible.
+        """
+        self.providers = registry()
+        try:
+            self.config = load(
+                file=self["config"],
+                preset=self["preset"],
+                environ=os.environ,
+                overrides=self._overrides(),
+                providers=self.providers,
+            )
+        except ConfigError as error:
+            _fail(str(error))
+        if self["print-config"]:
+            print(dump(self.config), end="")
+            raise SystemExit(0)
+        if self["check-config"]:
+            for warning in self.config.warnings:
+                print(f"warning: {warning}", file=sys.stderr)
+            print(f"{self['config'] or 'The default configuration'} is valid.")
+            raise SystemExit(0)
+        self._keep_no_pidfile()
+
+    def _overrides(self) -> dict[tuple[str, ...], tuple[object, str]]:
+        found: dict[tuple[str, ...], tuple[object, str]] = {}
+        if self["port"] is not None or self["interface"] is not None:
+            listening = list(endpoints(self._port(), self["interface"]))
+            found[("listen",)] = (listening, "--port" if self["port"] is not None else "--interface")
+        if self["mode"] is not None:
+            try:
+                parse_mode(self["mode"])
+            except LanguageError as error:
+                raise usage.UsageError(f"--mode: {error}") from None
+            found[("faults", "mode")] = (self["mode"], "--mode")
+        if self["sandbox"]:
+            found[("sandbox", "enabled")] = (True, "--sandbox")
+        if self["no-stdin"]:
+            found[("operator", "stdin")] = (False, "--no-stdin")
+        return found
+
+    def _port(self) -> int:
+        text = self["port"]
+        if text is None:
+            return DEFAULT_PORT
+        if not text.isascii() or not text.isdigit() or int(text) > 65535:
+            raise usage.UsageError(f"--port {text!r} is no port; accepted: 0 to 65535")
+        return int(text)
+
+    def _keep_no_pidfile(self) -> None:
+        """Leave no ``twistd.pid`` behind where nobody asked for one.
+
+        twistd would refuse to start a second daemon in the same folder because of it.
+        """
+        parent = self.parent
+        if parent is not None and parent.get("nodaemon") and parent.get("pidfile") == DEFAULT_PIDFILE:
+            parent["pidfile"] = ""
+
+
+class Top(Service):
+    """What twistd runs: the daemon, with logging set up and failures to start told in a line."""
+
+    def __init__(self, options: Options) -> None:
+        from twisted.internet import reactor
+
+        from llmproxyd.service import Daemon
+
+        config = options.config
+        self._reactor: Any = reactor
+        self._file = _log_file(options.parent)
+        self.output = output_for(self._file)
+        as_json = config.logging.format == "json"
+        requests = RequestLog(
+            self.output, self._reactor, time.time, as_json=as_json, least=config.logging.level
+        )
+        self.observer = Observer(self.output, config.logging.level, as_json=as_json, before=requests.flush)
+        ready_file = options["ready-file"]
+        self.daemon = Daemon(
+            config,
+            self._reactor,
+            providers=options.providers,
+            output=self.output,
+            requests=requests,
+            require_faults=bool(options["require-faults"]),
+            ready_file=None if ready_file is None else Path(ready_file).absolute(),
+            as_json=as_json,
+        )
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Become part of *parent*, whose log is ours from now on."""
+        if hasattr(parent, "setComponent") and parent.getComponent(ILogObserver) is None:
+            parent.setComponent(ILogObserver, self.observer)
+        super().setServiceParent(parent)
+
+    def privilegedStartService(self) -> None:
+        """Open the ports, or end with one line and exit status 1."""
+        try:
+            self.daemon.privilegedStartService()
+        except StartError as error:
+            _fail(str(error))
+
+    def startService(self) -> None:
+        """Start the daemon."""
+        super().startService()
+        try:
+            self.daemon.startService()
+        except StartError as error:
+            _fail(str(error))
+        # twistd ends with the signal that stopped it, or with 0: too late for us to say more.
+        self._reactor.addSystemEventTrigger("after", "shutdown", self._ended)
+
+    def stopService(self) -> Any:
+        """Stop the daemon gracefully."""
+        super().stopService()
+        return self.daemon.stopService()
+
+    def _ended(self) -> None:
+        self.output.close()
+        if self.daemon.exit_status:
+            self._reactor._exitSignal = None
+            atexit.register(os._exit, self.daemon.exit_status)
+
+
+def makeService(options: Options) -> IService:
+    """The service that twistd runs."""
+    return cast(IService, Top(options))
+
+
+def output_for(file: IO[str] | LogFile) -> Output:
+    """The output to *file*."""
+    isatty = getattr(file, "isatty", None)
+    return Output(cast(TextIO, file), terminal=bool(isatty and isatty()))
+
+
+def _log_file(parent: Any) -> IO[str] | LogFile:
+    """Where twistd was told to log: standard output, or a file that rotates."""
+    name = parent.get("logfile") if parent is not None else None
+    if name and name != "-":
+        return cast(LogFile, LogFile.fromFullPath(name))
+    if parent is not None and not parent.get("nodaemon") and name != "-":
+        return cast(LogFile, LogFile.fromFullPath("twistd.log"))
+    return sys.stdout
+
+
+def _fail(message: str) -> None:
+    """End the process with *message* on standard error and exit status 1."""
+    print(f"llmproxyd: {message}", file=sys.__stderr__)
+    raise SystemExit(1)
+
+
+def main() -> None:
+    """The console script: ``llmproxyd …`` is ``twistd -n llmproxy …``."""
+    from twisted.scripts.twistd import run
+
+    sys.argv[1:1] = ["-n", "llmproxy"]
+    run()
