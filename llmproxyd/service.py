@@ -30,7 +30,7 @@ from llmproxyd.faults import words
 from llmproxyd.faults.choose import Engine
 from llmproxyd.faults.rules import Share
 from llmproxyd.listen import Listening, StartError, listen
-from llmproxyd.observe.banner import Facts, banner
+from llmproxyd.observe.banner import Facts, Place, banner
 from llmproxyd.observe.output import Output
 from llmproxyd.observe.requestlog import RequestLog
 from llmproxyd.observe.sink import Sink
@@ -104,10 +104,12 @@ class Daemon(Service):
         if self._ready_file is not None:
             _forget(self._ready_file)
         config, reactor = self.config, self.reactor
+        sandbox = None
         if config.sandbox.enabled:
             site = make_site(reactor, config.sandbox)
             self._sandbox = listen(reactor, ["tcp:0:interface=127.0.0.1"], site)
-        upstreams = upstreams_of(config, self.providers, None if self._sandbox is None else self._sandbox.urls[0])
+            sandbox = self._sandbox.urls[0]
+        upstreams = upstreams_of(config, self.providers, sandbox)
         clients = self._clients(upstreams)
         router = router_of(config, upstreams, self.providers)
         self.pipeline = Pipeline(
@@ -133,8 +135,8 @@ class Daemon(Service):
         )
         self._start_notes = self._start_mode()
         root = Root(ProxyResource(self.pipeline, reactor), {b"/health": Health(self.state)})
-        site = PublicSite(root, idle=config.server.idle_timeout, clock=reactor)
-        self._listening = listen(reactor, config.listen, site)
+        public = PublicSite(root, idle=config.server.idle_timeout, clock=reactor)
+        self._listening = listen(reactor, config.listen, public)
         self._check_exposure(upstreams)
         self._check_loops(upstreams)
         self.pipeline.policy = policy_of(config, router, guard=not self._listening.beyond_loopback)
@@ -254,10 +256,9 @@ class Daemon(Service):
             for warning in self._warnings:
                 self.log.warn("{warning}", warning=warning)
             return
-        self.output.write(self._banner())
-        self.output.write(self.control.status().text)
+        self.output.write(f"{self._banner()}\n{self.control.status().text}")
         if self._console is not None:
-            self.output.write(self.control.help().text)
+            self.output.write("\n" + self.control.help().text)
 
     def _banner(self) -> str:
         config, listening = self.config, self._listening
@@ -268,7 +269,10 @@ class Daemon(Service):
                 addresses=listening.urls,
                 state_folder=str(config.state_folder),
                 source=None if config.source is None else str(config.source),
-                upstreams=self._upstreams,
+                upstreams=[
+                    Place(name, one.provider.name, one.base_url, one.api_key is not None)
+                    for name, one in sorted(self._upstreams.items())
+                ],
                 default=config.server.single_upstream or config.default_upstream,
                 providers=self.providers.values(),
                 timeouts=config.timeouts,

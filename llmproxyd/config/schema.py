@@ -218,7 +218,7 @@ class SandboxSettings:
 
 @dataclass(frozen=True, slots=True)
 class Logging:
-    """The daemon's own log; ``auto`` is text on a terminal and JSON elsewhere."""
+    """The daemon's own log; ``auto`` is text, with symbols where the output is a terminal."""
 
     level: Literal["debug", "info", "warn", "error"] = "info"
     format: Literal["auto", "text", "json"] = "auto"
@@ -228,7 +228,7 @@ class Logging:
 class Operator:
     """Where commands come from.
 
-    :param stdin: ``auto`` reads it when it is a terminal.
+    :param stdin: ``auto`` reads a terminal whose foreground we have, and a pipe.
     :param faults: whether faults can be commanded.
     """
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from llmproxyd.pipeline.policy import Upstream
 from llmproxyd.providers.base import Provider
 from llmproxyd.resilience.timeouts import Timeouts
 from llmproxyd.units import format_duration
@@ -22,6 +21,19 @@ GOOSE = (
 SDKS = ("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "GOOGLE_GEMINI_BASE_URL")
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An upstream, as far as it is shown.
+
+    :param keyed: a key for it is stored.
+    """
+
+    name: str
+    provider: str
+    base_url: str
+    keyed: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """All that the banner tells.
@@ -34,7 +46,7 @@ class Facts:
     addresses: Sequence[str]
     state_folder: str
     source: str | None
-    upstreams: Mapping[str, Upstream]
+    upstreams: Sequence[Place]
     default: str
     providers: Iterable[Provider]
     timeouts: Timeouts
@@ -54,7 +66,7 @@ def variables(base_url: str, providers: Iterable[Provider], *, sandbox: bool) ->
     keys: list[str] = []
     for provider in providers:
         paths |= provider.hosts
-        if provider.hosts:
+        if not provider.hosts.keys().isdisjoint(GOOSE + SDKS):
             keys += provider.keys[:1]
     found = {name: base_url + paths[name] for name in (*GOOSE, *SDKS) if name in paths}
     if sandbox:
@@ -98,19 +110,17 @@ def _exports(facts: Facts) -> list[str]:
 
 def _upstreams(facts: Facts) -> list[str]:
     if facts.sandbox:
-        places = sorted(facts.upstreams)
-        address = facts.upstreams[places[0]].base_url.rpartition("/")[0]
-        return [f"Upstreams: all answered by the sandbox at {address}", "  " + ", ".join(places), ""]
+        address = facts.upstreams[0].base_url.rpartition("/")[0]
+        names = ", ".join(place.name for place in facts.upstreams)
+        return [f"Upstreams: all answered by the sandbox at {address}", f"  {names}", ""]
     lines = ["Upstreams:"]
-    width = max(len(name) for name in facts.upstreams)
-    for name, upstream in sorted(facts.upstreams.items()):
-        notes = []
-        if name == facts.default:
-            notes.append("default")
-        if upstream.provider.name != name:
-            notes.append(f"speaks {upstream.provider.name}")
-        if upstream.api_key is not None:
+    width = max(len(place.name) for place in facts.upstreams)
+    for place in facts.upstreams:
+        notes = ["default"] if place.name == facts.default else []
+        if place.provider != place.name:
+            notes.append(f"speaks {place.provider}")
+        if place.keyed:
             notes.append("with a stored key")
         suffix = f"  ({', '.join(notes)})" if notes else ""
-        lines.append(f"  {name:<{width}}  {upstream.base_url}{suffix}")
+        lines.append(f"  {place.name:<{width}}  {place.base_url}{suffix}")
     return [*lines, ""]

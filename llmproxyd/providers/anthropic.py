@@ -51,9 +51,7 @@ _TYPES = {
 def local(status: int, code: str, message: str) -> ErrorSpec:
     """An error of the proxy's own; the code stands at ``error.details.error_code``."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
-    return ErrorSpec(
-        status=status, message=message, type=kind, extra={"details": {"error_code": code}}
-    )
+    return ErrorSpec(status=status, message=message, type=kind, extra={"details": {"error_code": code}})
 
 
 def headers(spec: ErrorSpec, context: ErrorContext) -> list[tuple[bytes, bytes]]:
@@ -84,9 +82,7 @@ def _stream_error(value: Mapping[str, object]) -> bytes:
     return b"event: error\ndata: " + encode(value) + b"\n\n"
 
 
-STREAM = StreamForm(
-    "messages", Framing.SSE, b"text/event-stream", _stream_error, final=("message_stop",)
-)
+STREAM = StreamForm("messages", Framing.SSE, b"text/event-stream", _stream_error, final=("message_stop",))
 USAGE = Usage(
     model=("model",),
     tokens={
@@ -100,13 +96,9 @@ USAGE = Usage(
 MESSAGES_PATH = r"/messages$"
 COUNT_TOKENS_PATH = r"/messages/count_tokens$"
 
-MESSAGES = Endpoint(
-    "messages", path(MESSAGES_PATH), streams=Streams.BODY, forms=(STREAM,), usage=USAGE
-)
+MESSAGES = Endpoint("messages", path(MESSAGES_PATH), streams=Streams.BODY, forms=(STREAM,), usage=USAGE)
 COUNT_TOKENS = Endpoint("count_tokens", path(COUNT_TOKENS_PATH), EndpointKind.METADATA)
-MODELS = Endpoint(
-    "models", path(r"/models(/[^/]+)?$"), EndpointKind.METADATA, frozenset({b"GET", b"HEAD"})
-)
+MODELS = Endpoint("models", path(r"/models(/[^/]+)?$"), EndpointKind.METADATA, frozenset({b"GET", b"HEAD"}))
 COMPLETE = Endpoint("complete", path(r"/complete$"), streams=Streams.BODY, forms=(STREAM,), usage=USAGE)
 
 ERRORS: dict[ErrorKind, ErrorSpec] = {
@@ -128,9 +120,7 @@ ERRORS: dict[ErrorKind, ErrorSpec] = {
         "Billing to upgrade or purchase credits.",
         type="invalid_request_error",
     ),
-    ErrorKind.AUTHENTICATION: ErrorSpec(
-        status=401, message="invalid x-api-key", type="authentication_error"
-    ),
+    ErrorKind.AUTHENTICATION: ErrorSpec(status=401, message="invalid x-api-key", type="authentication_error"),
     ErrorKind.PERMISSION: ErrorSpec(
         status=403,
         message="Your API key does not have permission to use the specified resource.",
@@ -147,9 +137,7 @@ ERRORS: dict[ErrorKind, ErrorSpec] = {
         message="Request exceeds the maximum allowed number of bytes.",
         type="request_too_large",
     ),
-    ErrorKind.BAD_GATEWAY: ErrorSpec(
-        status=502, message="Bad gateway", html=edge_page(502, "Bad Gateway")
-    ),
+    ErrorKind.BAD_GATEWAY: ErrorSpec(status=502, message="Bad gateway", html=edge_page(502, "Bad Gateway")),
     ErrorKind.GATEWAY_TIMEOUT: ErrorSpec(
         status=504, message="The request timed out. Please try again later.", type="timeout_error"
     ),

@@ -31,9 +31,7 @@ def facts_of(request: Request) -> Facts:
         elif lower in _KEY_FIELDS and not key:
             key = value[:_KEY_PREFIX]
     query = request.query
-    query_names = (
-        frozenset(part.partition(b"=")[0] for part in query.split(b"&")) if query else frozenset()
-    )
+    query_names = frozenset(part.partition(b"=")[0] for part in query.split(b"&")) if query else frozenset()
     return Facts(request.method, request.path, query_names, frozenset(names), scheme, key, agent)
 
 

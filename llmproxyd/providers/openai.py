@@ -106,9 +106,7 @@ RESPONSES_USAGE = Usage(
 
 def chat(pattern: str = r"/chat/completions$") -> Endpoint:
     """A chat completions endpoint at *pattern*."""
-    return Endpoint(
-        "chat", path(pattern), streams=Streams.BODY, forms=(CHAT_STREAM,), usage=CHAT_USAGE
-    )
+    return Endpoint("chat", path(pattern), streams=Streams.BODY, forms=(CHAT_STREAM,), usage=CHAT_USAGE)
 
 
 def responses(pattern: str = r"/responses$") -> Endpoint:
@@ -125,9 +123,7 @@ def embeddings(pattern: str = r"/embeddings$") -> Endpoint:
 
 def models(pattern: str = r"/models(/[^/]+)*$") -> Endpoint:
     """The model list, and single models, at *pattern*."""
-    return Endpoint(
-        "models", path(pattern), EndpointKind.METADATA, frozenset({b"GET", b"HEAD", b"DELETE"})
-    )
+    return Endpoint("models", path(pattern), EndpointKind.METADATA, frozenset({b"GET", b"HEAD", b"DELETE"}))
 
 
 COMPLETIONS = Endpoint(
@@ -211,9 +207,7 @@ ERRORS: dict[ErrorKind, ErrorSpec] = {
         type="invalid_request_error",
         code="request_too_large",
     ),
-    ErrorKind.BAD_GATEWAY: ErrorSpec(
-        status=502, message="Bad gateway", html=edge_page(502, "Bad Gateway")
-    ),
+    ErrorKind.BAD_GATEWAY: ErrorSpec(status=502, message="Bad gateway", html=edge_page(502, "Bad Gateway")),
     ErrorKind.GATEWAY_TIMEOUT: ErrorSpec(
         status=504, message="Gateway time-out", html=edge_page(504, "Gateway Time-out")
     ),

@@ -46,6 +46,7 @@ SYNTAX = [
     ("<<: 3\n", "a merge key (<<) takes a mapping"),
     ("a: '\x01'", "x.yaml:1: not YAML: the character U+0001 is not allowed"),
     ('x: 1\na: "\\UFFFFFFFF"', "x.yaml:2: not YAML: an escape or a number beyond all bounds"),
+    ('x: 1\na: "\\U00110000"', "x.yaml:2: not YAML: an escape or a number beyond all bounds"),
     ('a: "\\ud800"', "half a surrogate pair"),
     (b"a: 1\nb: \xff\n", "x.yaml:2: byte 0xff is not UTF-8; save the file as UTF-8"),
     ("a: 1".encode("utf-16"), "x.yaml: the file is UTF-16; save it as UTF-8"),

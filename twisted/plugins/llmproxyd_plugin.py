@@ -1,3 +1,5 @@
+"""Tells twistd of ``twistd llmproxy``."""
+
 from twisted.application.service import ServiceMaker
 
 llmproxy = ServiceMaker(
