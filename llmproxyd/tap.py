@@ -28,7 +28,7 @@ from llmproxyd.observe.logs import Observer
 from llmproxyd.observe.output import Output
 from llmproxyd.observe.requestlog import RequestLog
 from llmproxyd.providers.base import Provider
-from llmproxyd.providers.registry import registry
+from llmproxyd.providers.registry import ProviderError, registry
 
 DEFAULT_PORT = 8888
 DEFAULT_PIDFILE = "twistd.pid"
@@ -96,8 +96,8 @@ class Options(usage.Options):
 
         :raises usage.UsageError: an option's value is impossible.
         """
-        self.providers = registry()
         try:
+            self.providers = registry()
             self.config = load(
                 file=self["config"],
                 preset=self["preset"],
@@ -105,7 +105,7 @@ class Options(usage.Options):
                 overrides=self._overrides(),
                 providers=self.providers,
             )
-        except ConfigError as error:
+        except (ConfigError, ProviderError) as error:
             _fail(str(error))
         if self["print-config"]:
             print(dump(self.config), end="")
@@ -161,7 +161,9 @@ class Top(Service):
         from llmproxyd.service import Daemon
 
         config = options.config
-        self._reactor: Any = reactor
+        self._reactor = cast(Any, reactor)
+        # Twisted waits by the wall clock; a clock that is set would end every timeout at once.
+        self._reactor.seconds = time.monotonic
         self._file = _log_file(options.parent)
         self.output = output_for(self._file)
         as_json = config.logging.format == "json"

@@ -207,8 +207,9 @@ class Faults:
 class SandboxSettings:
     """The built-in stand-in for the providers.
 
-    :param tokens_per_second: pace of its streams, ``None`` for as fast as possible.
-    :param first_token: seconds before the first one.
+    :param tokens_per_second: pace of its streams, ``None`` for as fast as the client reads.
+    :param first_token: seconds before the first token of a stream, and before a whole answer of
+        an inference endpoint.
     """
 
     enabled: bool = False

@@ -14,6 +14,10 @@ from llmproxyd.providers.base import Provider
 ENTRY_POINT_GROUP = "llmproxyd.providers"
 
 
+class ProviderError(Exception):
+    """An installed provider cannot be used; the message says which and why."""
+
+
 def built_in() -> list[Provider]:
     """The providers of this package: each module that defines ``PROVIDER``."""
     found = []
@@ -28,13 +32,18 @@ def built_in() -> list[Provider]:
 def from_entry_points() -> list[Provider]:
     """The providers that installed distributions name in the group ``llmproxyd.providers``.
 
-    :raises TypeError: an entry is not a :class:`Provider`.
+    :raises ProviderError: an entry cannot be loaded, or is no :class:`Provider`.
     """
     found = []
     for entry in entry_points(group=ENTRY_POINT_GROUP):
-        provider = entry.load()
+        try:
+            provider = entry.load()
+        except Exception as error:
+            raise ProviderError(
+                f"the provider {entry.name} = {entry.value} cannot be loaded: {error}"
+            ) from error
         if not isinstance(provider, Provider):
-            raise TypeError(f"entry point {entry.name} = {entry.value} is not a llmproxyd Provider")
+            raise ProviderError(f"{entry.name} = {entry.value} is not a llmproxyd Provider")
         found.append(provider)
     return found
 

@@ -35,8 +35,7 @@ def chat(ask: Ask) -> Answer:
     reply = answer(read_chat(body, ask.named), ask.content)
     router = ask.provider == "openrouter"
     if body.get("stream") is True:
-        usage = wants_usage(body) or router
-        return Stream(chat_events(reply, usage=usage, router=router))
+        return Stream(chat_events(reply, with_usage=wants_usage(body) or router, router=router))
     return whole(chat_body(reply, router=router))
 
 
@@ -109,14 +108,14 @@ def chat_body(reply: Reply, *, router: bool = False) -> Json:
     return {**_head(reply, "chat.completion", router), "choices": [choice], "usage": usage(reply)}
 
 
-def chat_events(reply: Reply, *, usage: bool = False, router: bool = False) -> Iterator[Event]:
+def chat_events(reply: Reply, *, with_usage: bool = False, router: bool = False) -> Iterator[Event]:
     """The stream of ``chat.completion.chunk`` events, up to ``[DONE]``.
 
-    :param usage: a last chunk without choices tells the usage; all others say ``null``.
+    :param with_usage: a last chunk without choices tells the usage; all others say ``null``.
     :param router: in OpenRouter's manner.
     """
     head = _head(reply, "chat.completion.chunk", router)
-    rest: Json = {"usage": None} if usage else {}
+    rest: Json = {"usage": None} if with_usage else {}
 
     def chunk(delta: Json, *, finish: Json | None = None, token: bool = False) -> Event:
         end = {"finish_reason": None} if finish is None else finish
@@ -135,12 +134,9 @@ def chat_events(reply: Reply, *, usage: bool = False, router: bool = False) -> I
         for piece in reply.pieces:
             yield chunk({"content": piece}, token=True)
     yield chunk({}, finish=_finish(reply, router))
-    if usage:
-        yield data_event({**head, "choices": [], "usage": _usage(reply)})
+    if with_usage:
+        yield data_event({**head, "choices": [], "usage": usage(reply)})
     yield DONE
-
-
-_usage = usage
 
 
 def completions(ask: Ask) -> Answer:
@@ -148,7 +144,7 @@ def completions(ask: Ask) -> Answer:
     body = ask.json()
     reply = answer(read_completion(body, ask.named), ask.content)
     if body.get("stream") is True:
-        return Stream(completion_events(reply, usage=wants_usage(body)))
+        return Stream(completion_events(reply, with_usage=wants_usage(body)))
     return whole(completion_body(reply))
 
 
@@ -176,14 +172,14 @@ def completion_body(reply: Reply) -> Json:
     return {**_completion(reply, reply.text, "stop"), "usage": usage(reply)}
 
 
-def completion_events(reply: Reply, *, usage: bool = False) -> Iterator[Event]:
+def completion_events(reply: Reply, *, with_usage: bool = False) -> Iterator[Event]:
     """The stream of a completion, up to ``[DONE]``."""
-    rest: Json = {"usage": None} if usage else {}
+    rest: Json = {"usage": None} if with_usage else {}
     for piece in reply.pieces:
         yield data_event({**_completion(reply, piece, None), **rest}, token=True)
     yield data_event({**_completion(reply, "", "stop"), **rest})
-    if usage:
-        yield data_event({**_completion(reply, "", None), "choices": [], "usage": _usage(reply)})
+    if with_usage:
+        yield data_event({**_completion(reply, "", None), "choices": [], "usage": usage(reply)})
     yield DONE
 
 

@@ -12,6 +12,7 @@ from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
+from llmproxyd.config.schema import SandboxSettings
 from llmproxyd.errors import Refused
 from llmproxyd.model import RawHeaders
 from llmproxyd.providers import openai
@@ -20,7 +21,6 @@ from llmproxyd.providers.registry import registry
 from llmproxyd.sandbox.fields import fields, identify
 from llmproxyd.sandbox.reply import DEFAULT_MODEL
 from llmproxyd.sandbox.routes import find
-from llmproxyd.sandbox.settings import SandboxSettings
 from llmproxyd.sandbox.values import Answer, Ask, Whole
 from llmproxyd.sandbox.writer import send
 
@@ -79,7 +79,6 @@ class SandboxResource(Resource):
             dialect, operation = route.speaks or name, route.operation
             ask = Ask(
                 name,
-                path,
                 named,
                 asked,
                 _content(request),

@@ -42,7 +42,6 @@ class Ask:
     """A request as handlers see it.
 
     :param provider: the name the request was addressed to.
-    :param path: the raw path behind that name.
     :param named: the model that the path names, decoded; empty where it names none.
     :param query: the decoded query, last value of each name.
     :param content: the request's body.
@@ -51,7 +50,6 @@ class Ask:
     """
 
     provider: str
-    path: bytes
     named: str = ""
     query: Mapping[str, str] = field(default_factory=dict)
     content: bytes = b""

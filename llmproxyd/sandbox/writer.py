@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import Request
 from zope.interface import implementer
 
-from llmproxyd.sandbox.settings import SandboxSettings
+from llmproxyd.config.schema import SandboxSettings
 from llmproxyd.sandbox.values import Answer, Event, Stream
 
 

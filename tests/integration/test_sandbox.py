@@ -20,7 +20,7 @@ genai = pytest.importorskip("google.genai")
 
 SERVER = """
 from twisted.internet import reactor
-from llmproxyd.sandbox.settings import SandboxSettings
+from llmproxyd.config.schema import SandboxSettings
 from llmproxyd.sandbox.site import make_site
 port = reactor.listenTCP(0, make_site(reactor, SandboxSettings(enabled=True)), interface="127.0.0.1")
 print(port.getHost().port, flush=True)

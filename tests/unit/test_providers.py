@@ -23,7 +23,7 @@ from llmproxyd.providers.base import (
     StreamForm,
     Streams,
 )
-from llmproxyd.providers.registry import registry
+from llmproxyd.providers.registry import ProviderError, registry
 from llmproxyd.testing import check_provider
 
 PROVIDERS = registry()
@@ -144,7 +144,7 @@ def test_provider_from_entry_point_replaces_built_in_one(monkeypatch: pytest.Mon
 
 def test_entry_point_that_is_no_provider_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     _install(monkeypatch, object())
-    with pytest.raises(TypeError, match="acme"):
+    with pytest.raises(ProviderError, match="acme"):
         registry()
 
 

@@ -41,7 +41,7 @@ def gemini_request(text: str, **more: object) -> dict:
 
 
 def ask(body: object, **more: object) -> Ask:
-    return Ask("openai", b"/", content=json.dumps(body).encode(), **more)  # type: ignore[arg-type]
+    return Ask("openai", content=json.dumps(body).encode(), **more)  # type: ignore[arg-type]
 
 
 def chat_deltas(events: Iterable[Event]) -> list[str]:
@@ -110,7 +110,7 @@ DIALECTS: dict[str, tuple] = {
     ),
     "gemini-sse": (
         google.generate,
-        lambda asked: google.stream(Ask("google", b"/", "m", {"alt": "sse"}, asked.content)),
+        lambda asked: google.stream(Ask("google", "m", {"alt": "sse"}, asked.content)),
         gemini_request,
         {},
         gemini_text,
@@ -346,7 +346,7 @@ def test_usage_chunk_only_when_asked_for() -> None:
     reply = answer(openai.read_chat(chat_request("one two")), b"")
     plain = sse(openai.chat_events(reply))
     assert all("usage" not in value for value in plain)
-    told = sse(openai.chat_events(reply, usage=True))
+    told = sse(openai.chat_events(reply, with_usage=True))
     assert [value["usage"] for value in told[:-1]] == [None] * (len(told) - 1)
     assert told[-1]["choices"] == []
     assert (told[-1]["usage"]["prompt_tokens"], told[-1]["usage"]["completion_tokens"]) == (2, 4)

@@ -105,7 +105,7 @@ def test_any_body_is_answered_or_refused(body: object) -> None:
     for route in ROUTES:
         if b"POST" in route.methods:
             try:
-                answered = route.handler(Ask("openrouter", b"/", content=content))
+                answered = route.handler(Ask("openrouter", content=content))
             except Refused as refused:
                 if refused.status not in (400, 501):
                     raise
@@ -119,7 +119,7 @@ def test_any_body_is_answered_or_refused(body: object) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b'"x"', b"NaN", b"[" * 100000, DEEP])
 def test_what_is_no_json_object_is_refused(content: bytes) -> None:
     with pytest.raises(Refused) as caught:
-        openai.chat(Ask("openai", b"/", content=content))
+        openai.chat(Ask("openai", content=content))
     assert caught.value.status == 400
 
 

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from llmproxyd.sandbox.settings import SandboxSettings
+from llmproxyd.config.schema import SandboxSettings
 from llmproxyd.sandbox.site import make_site
 
 
