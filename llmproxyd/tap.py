@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -161,6 +162,7 @@ class Top(Service):
         from llmproxyd.service import Daemon
 
         config = options.config
+        self._require_faults = bool(options["require-faults"])
         self._reactor = cast(Any, reactor)
         # Twisted waits by the wall clock; a clock that is set would end every timeout at once.
         self._reactor.seconds = time.monotonic
@@ -178,7 +180,7 @@ class Top(Service):
             providers=options.providers,
             output=self.output,
             requests=requests,
-            require_faults=bool(options["require-faults"]),
+            require_faults=self._require_faults,
             ready_file=None if ready_file is None else Path(ready_file).absolute(),
             as_json=as_json,
         )
@@ -203,7 +205,6 @@ class Top(Service):
             self.daemon.startService()
         except StartError as error:
             _fail(str(error))
-        # twistd ends with the signal that stopped it, or with 0: too late for us to say more.
         self._reactor.addSystemEventTrigger("after", "shutdown", self._ended)
 
     def stopService(self) -> Any:
@@ -212,9 +213,16 @@ class Top(Service):
         return self.daemon.stopService()
 
     def _ended(self) -> None:
+        """Everything is stopped: say how it went.
+
+        twistd would end by the signal that stopped it, so that a shell sees 143 after ``kill``.
+        A graceful stop is a success, or what ``--require-faults`` makes of it; Ctrl-C alone stays
+        a signal, as shells expect.
+        """
         self.output.close()
-        if self.daemon.exit_status:
+        if self._reactor._exitSignal == signal.SIGTERM or self._require_faults:
             self._reactor._exitSignal = None
+        if self.daemon.exit_status:
             atexit.register(os._exit, self.daemon.exit_status)
 
 

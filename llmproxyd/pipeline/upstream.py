@@ -8,12 +8,12 @@ response type and goes straight to the agent.
 from __future__ import annotations
 
 from collections.abc import Callable
+from http.cookiejar import CookieJar
 from typing import Any, NoReturn
 
 from OpenSSL import SSL
 from service_identity import VerificationError
 from treq.client import HTTPClient
-from treq.cookies import IndexableCookieJar
 from treq.response import _Response
 from twisted.internet import error as neterror
 from twisted.internet.defer import CancelledError, Deferred
@@ -59,7 +59,8 @@ class PassThroughClient(HTTPClient):
         return self._agent.request(verb, url, headers, data).addCallback(_Response, _NO_COOKIES)
 
 
-_NO_COOKIES = IndexableCookieJar()
+# treq has a jar class of its own since 26; an empty one of the standard library does for all.
+_NO_COOKIES: Any = CookieJar()
 
 
 def client_for(agent: IAgent) -> PassThroughClient:
