@@ -23,6 +23,7 @@ from llmproxyd.faults.language import (
     SetFault,
     Status,
     parse,
+    shown,
 )
 from llmproxyd.faults.rules import Rule, Share
 from llmproxyd.model import Event, FaultsChanged
@@ -148,7 +149,8 @@ class Control:
         if name is not None and name not in self._upstreams:
             near = get_close_matches(name, self._upstreams, 1)
             hint = f'; did you mean "{near[0]}"?' if near else ""
-            raise LanguageError(f'there is no upstream "{name}"{hint} (known: {", ".join(self._upstreams)})')
+            known = ", ".join(self._upstreams)
+            raise LanguageError(f'there is no upstream "{shown(name)}"{hint} (known: {known})')
 
     def ensure_seed(self) -> str | None:
         """Seed the shares once; what to tell about it, ``None`` when a seed was set before."""

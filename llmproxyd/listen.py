@@ -70,38 +70,42 @@ def listen(reactor: Any, descriptions: Iterable[str], factory: IProtocolFactory)
     :raises StartError: one of them cannot be listened on; none is then left open.
     """
     wanted = list(descriptions)
-    for attempt in range(TRIES):
-        ports: list[IListeningPort] = []
+    free_ports = sum(1 for one in wanted if ANY_PORT.match(one))
+    for tries_left in reversed(range(TRIES)):
+        opened: list[tuple[str, IListeningPort]] = []
         try:
-            _open(reactor, wanted, factory, ports)
-        except CannotListenError as error:
-            for port in ports:
+            _open(reactor, wanted, factory, opened)
+        except Exception as error:
+            for _, port in opened:
                 port.stopListening()
-            shared = len(ports) > 0 and sum(1 for one in wanted if ANY_PORT.match(one)) > 1
-            if shared and attempt + 1 < TRIES:
+            # The port that was free on one address may be taken on the next.
+            if isinstance(error, CannotListenError) and opened and free_ports > 1 and tries_left:
                 continue
-            raise StartError(_why(error)) from error
-        return Listening(ports, [_url(port) for port in ports])
+            raise _explained(error) from error
+        return Listening([port for _, port in opened], [_url(*one) for one in opened])
     raise AssertionError("unreachable")
 
 
 def _open(
-    reactor: Any, wanted: Sequence[str], factory: IProtocolFactory, ports: list[IListeningPort]
+    reactor: Any,
+    wanted: Sequence[str],
+    factory: IProtocolFactory,
+    opened: list[tuple[str, IListeningPort]],
 ) -> None:
     free: int | None = None
     for description in wanted:
+        given = description
         if free is not None:
             description = ANY_PORT.sub(rf"\1:{free}", description)
         try:
             port = _one(reactor, description, factory)
         except CannotListenError as error:
-            number = getattr(error.socketError, "errno", None)
-            if ports and description.startswith("tcp6:") and number in ABSENT:
+            if opened and description.startswith("tcp6:") and _number(error) in ABSENT:
                 continue
             raise
-        ports.append(port)
+        opened.append((given, port))
         address = port.getHost()
-        if ANY_PORT.match(description) and isinstance(address, IPv4Address | IPv6Address):
+        if ANY_PORT.match(given) and isinstance(address, IPv4Address | IPv6Address):
             free = address.port
 
 
@@ -110,18 +114,35 @@ def _one(reactor: Any, description: str, factory: IProtocolFactory) -> IListenin
     found: list[Any] = []
     try:
         serverFromString(reactor, description).listen(factory).addBoth(found.append)
-    except (ValueError, TypeError, KeyError) as error:
+    except Exception as error:
+        # Twisted's parsers of endpoints raise whatever their values make them raise.
         raise StartError(f"listen: {description}: {error}") from error
     if not found:
         raise StartError(f"listen: {description}: it is not ready at once, which a daemon needs")
     if isinstance(found[0], Failure):
-        found[0].raiseException()
+        if isinstance(found[0].value, CannotListenError):
+            found[0].raiseException()
+        raise StartError(f"listen: {description}: {found[0].getErrorMessage()}")
     port: IListeningPort = found[0]
     return port
 
 
+def _explained(error: Exception) -> StartError:
+    if isinstance(error, StartError):
+        return error
+    if isinstance(error, CannotListenError):
+        return StartError(_why(error))
+    return StartError(f"cannot listen: {error}")
+
+
+def _number(error: CannotListenError) -> int | None:
+    return getattr(error.socketError, "errno", None)
+
+
 def _why(error: CannotListenError) -> str:
-    number = getattr(error.socketError, "errno", None)
+    number = _number(error)
+    if not isinstance(error.port, int):
+        return f"cannot listen on {error.port}: {error.socketError}"
     where = f"{error.interface or '*'}:{error.port}"
     if number == errno.EADDRINUSE:
         return (
@@ -135,7 +156,7 @@ def _why(error: CannotListenError) -> str:
     return f"cannot listen on {where}: {error.socketError}"
 
 
-def _url(port: IListeningPort) -> str:
+def _url(description: str, port: IListeningPort) -> str:
     address = port.getHost()
     if isinstance(address, UNIXAddress):
         name = address.name
@@ -143,5 +164,5 @@ def _url(port: IListeningPort) -> str:
     if not isinstance(address, IPv4Address | IPv6Address):
         return str(address)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(address.host, address.host)
-    scheme = "https" if type(port).__name__.startswith("TLS") else "http"
+    scheme = "https" if description.startswith("ssl:") else "http"
     return f"{scheme}://[{host}]:{address.port}" if ":" in host else f"{scheme}://{host}:{address.port}"

@@ -18,9 +18,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.web.client import HTTPConnectionPool
 
 from llmproxyd.config.schema import Config
@@ -50,6 +50,9 @@ from llmproxyd.wire.agent import ProxyAgent
 
 REMIND = 60.0
 """Seconds between reminders of an active fault in the log."""
+
+GOODBYE = 2.0
+"""Seconds for idle upstream connections to close when stopping."""
 
 
 class Daemon(Service):
@@ -90,7 +93,6 @@ class Daemon(Service):
         self._reminder = LoopingCall(self._remind)
         self._reminder.clock = reactor
         self.sink = Sink()
-        self.sink.subscribe(requests)
         self.engine = Engine(reactor.seconds, random.Random(), [rule.rule() for rule in config.faults.rules])
 
     # Start.
@@ -134,6 +136,7 @@ class Daemon(Service):
             symbols=self.output.symbols,
         )
         self._start_notes = self._start_mode()
+        self.sink.subscribe(self._requests)
         root = Root(ProxyResource(self.pipeline, reactor), {b"/health": Health(self.state)})
         public = PublicSite(root, idle=config.server.idle_timeout, clock=reactor)
         self._listening = listen(reactor, config.listen, public)
@@ -253,6 +256,8 @@ class Daemon(Service):
                 urls=", ".join(self._listening.urls),
                 mode=self.control.mode_in_words(),
             )
+            for note in self._start_notes:
+                self.log.info("{note}", note=note)
             for warning in self._warnings:
                 self.log.warn("{warning}", warning=warning)
             return
@@ -317,6 +322,7 @@ class Daemon(Service):
             self._reminder.stop()
         if self._listening is None:
             return None
+        self.log.info("Stopping")
         self._close_ports()
         if self._ready_file is not None:
             _forget(self._ready_file)
@@ -330,9 +336,11 @@ class Daemon(Service):
         if not count:
             return idle
         timeout = self.config.server.drain_timeout
-        self.output.write(
-            f"Finishing {count} running request{'' if count == 1 else 's'}, for "
-            f"{format_duration(timeout)} at most; Ctrl-C or SIGTERM again cuts them.\n"
+        self.log.info(
+            "Finishing {count} running request{s}, for {timeout} at most; Ctrl-C or SIGTERM again cuts them",
+            count=count,
+            s="" if count == 1 else "s",
+            timeout=format_duration(timeout),
         )
         late = self.reactor.callLater(timeout, self.pipeline.cut_all)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -347,27 +355,17 @@ class Daemon(Service):
     def _finish(self, result: object) -> Deferred[None]:
         self._requests.flush()
         tally = self.engine.tally()
+        unreached = bool(tally.never or tally.idle)
         if text := words.tally_in_words(tally):
-            self.output.write(f"Faults: {text}\n")
-        if self._require_faults and (tally.never or tally.idle):
+            self.log.emit(LogLevel.warn if unreached else LogLevel.info, "Faults: {text}", text=text)
+        if self._require_faults and unreached:
             self.exit_status = 1
         if self._sandbox is not None:
             for port in self._sandbox.ports:
                 port.stopListening()
-        closing: Deferred[None] = Deferred()
-        waiting = [pool.closeCachedConnections() for pool in self._pools]
-        remaining = len(waiting)
-
-        def closed(result: object) -> None:
-            nonlocal remaining
-            remaining -= 1
-            if not remaining and not closing.called:
-                closing.callback(None)
-
-        for one in waiting:
-            one.addBoth(closed)
-        closing.addTimeout(2, self.reactor, lambda *_: None)
-        return closing
+        # A peer that does not answer our goodbye does not hold us up.
+        closing = DeferredList([pool.closeCachedConnections() for pool in self._pools])
+        return closing.addTimeout(GOODBYE, self.reactor).addBoth(lambda _: None)
 
     def _close_ports(self) -> None:
         if self._listening is not None:

@@ -39,6 +39,7 @@ _SIZE_UNITS = {
     "gib": 1024**3,
 }
 MAX_DURATION = 366 * 86400.0
+MAX_SIZE = 2**60
 
 
 def parse_duration(text: str) -> float:
@@ -79,13 +80,17 @@ def format_duration(seconds: float) -> str:
 def parse_size(text: str) -> int:
     """Bytes meant by *text*.
 
-    :raises ValueError: it is no size.
+    :raises ValueError: it is no size, or is larger than any.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"expected {SIZE_HELP}")
     number, unit = match.groups()
-    return round(float(number) * _SIZE_UNITS[(unit or "").lower()])
+    width = _SIZE_UNITS[(unit or "").lower()]
+    size = float(number) * width
+    if size > MAX_SIZE:
+        raise ValueError(f"expected {SIZE_HELP}, of {format_size(MAX_SIZE)} at most")
+    return round(size) if "." in number else int(number) * width
 
 
 def format_size(size: int) -> str:

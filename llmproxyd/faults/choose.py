@@ -46,7 +46,7 @@ class Tally:
     """What became of the faults of one run.
 
     :param injected: answers that were errors of ours.
-    :param never: counted errors that are still waiting.
+    :param never: counted errors that are still waiting, or whose time was over before.
     :param idle: rules without a count that were never hit, by name.
     """
 
@@ -76,6 +76,8 @@ class Engine:
         self._rules = [self._start(rule) for rule in rules]
         self._ended = ended
         self._injected = 0
+        self._missed = 0
+        self._missed_rules: list[str] = []
 
     def _start(self, rule: Rule) -> Running:
         return Running(
@@ -137,8 +139,8 @@ class Engine:
         running = list(self._running())
         return Tally(
             injected=self._injected,
-            never=sum(one.remaining or 0 for one in running),
-            idle=tuple(one.rule.name for one in running if one.remaining is None and not one.hits),
+            never=self._missed + sum(one.remaining or 0 for one in running),
+            idle=(*self._missed_rules, *(one.rule.name for one in running if _idle(one))),
         )
 
     def _running(self) -> Iterable[Running]:
@@ -169,8 +171,18 @@ class Engine:
         if not self.active:
             return
         now = self._monotonic()
-        for running in [one for one in self._running() if one.ends is not None and one.ends <= now]:
-            self._drop(running, "its time is over")
+        over = [one for one in self._running() if one.ends is not None and one.ends <= now]
+        for running in over:
+            self._missed += running.remaining or 0
+            if _idle(running):
+                self._missed_rules.append(running.rule.name)
+        # All are off before anybody is told: whoever is told asks what is still at work.
+        mode = next((one for one in over if one is self._mode), None)
+        for running in over:
+            if running is not mode:
+                self._drop(running, "its time is over")
+        if mode is not None:
+            self._drop(mode, "its time is over")
 
     def _drop(self, running: Running, cause: str) -> None:
         if running is self._mode:
@@ -178,3 +190,8 @@ class Engine:
             self._ended(cause)
         else:
             self._rules.remove(running)
+
+
+def _idle(running: Running) -> bool:
+    """Whether *running* has no count and never hit."""
+    return running.remaining is None and not running.hits

@@ -229,18 +229,18 @@ def parse_options(text: str, accepted: tuple[str, ...] = OPTIONS) -> Options:
 def _options(given: Mapping[str, str]) -> Options:
     streaming = given.get("stream")
     if streaming is not None and streaming.lower() not in ("yes", "no"):
-        raise LanguageError(f"stream={streaming}: accepted are stream=yes and stream=no")
+        raise LanguageError(f"stream={shown(streaming)}: accepted are stream=yes and stream=no")
     after = given.get("after", "0")
     if not _COUNT.fullmatch(after):
-        raise LanguageError(f"after={after}: a whole number of requests is accepted")
+        raise LanguageError(f"after={shown(after)}: a whole number of requests is accepted")
     retry_after = given.get("retry_after")
     if retry_after is not None and not _SECONDS.fullmatch(retry_after):
-        raise LanguageError(f"retry_after={retry_after}: a number of seconds is accepted, 0 included")
+        raise LanguageError(f"retry_after={shown(retry_after)}: a number of seconds is accepted, 0 included")
     lasts = given.get("for")
     try:
         seconds = None if lasts is None else parse_duration(lasts)
     except ValueError:
-        raise LanguageError(f"for={lasts}: accepted is {DURATION_HELP}") from None
+        raise LanguageError(f"for={shown(lasts or '')}: accepted is {DURATION_HELP}") from None
     if seconds == 0:
         raise LanguageError("for=0 would be over at once; leave it out or give a longer duration")
     return Options(
@@ -262,7 +262,7 @@ def _fault(kind: FaultKind, rest: str) -> SetFault | ClearFault:
     when = parse_when(modifier)
     options = parse_options("" if start is None else rest[start.start() :])
     if when is None:
-        return ClearFault(note=f"{modifier} means that no request fails: the same as n")
+        return ClearFault(note=f"{shown(modifier)} means that no request fails: the same as n")
     return SetFault(options.rule("mode", kind, when))
 
 
@@ -273,7 +273,11 @@ def _error_kind(rest: str) -> tuple[FaultKind, str]:
     return kind_of(match.group(1)), match.group(2)
 
 
+def shown(text: str) -> str:
+    """*text* as shown in an answer: bounded, without control characters."""
+    short = text if len(text) <= 40 else text[:40] + "…"
+    return "".join(char if char.isprintable() else "�" for char in short)
+
+
 def _quoted(text: str) -> str:
-    """*text* as shown in an error: bounded, without control characters."""
-    shown = text if len(text) <= 40 else text[:40] + "…"
-    return '"' + "".join(char if char.isprintable() else "�" for char in shown) + '"'
+    return f'"{shown(text)}"'

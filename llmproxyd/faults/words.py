@@ -45,7 +45,7 @@ def when_in_words(running: Running) -> str:
     """``next 1 request``, ``30 % of requests``, ``every request``."""
     when = running.rule.when
     if isinstance(when, Share):
-        return f"{when.fraction * 100:g} % of requests"
+        return f"{when.fraction * 100:.10g} % of requests"
     if isinstance(when, Times):
         count = running.remaining or 0
         return f"next {count} request{'' if count == 1 else 's'}"
@@ -74,7 +74,7 @@ def describe(running: Running, now: float) -> str:
     if narrowed := match_in_words(running.rule.match):
         parts.append("only " + ", ".join(narrowed))
     if running.rule.retry_after is not None:
-        parts.append(f"retry_after {running.rule.retry_after:g} s")
+        parts.append(f"retry_after {running.rule.retry_after:.10g} s")
     if running.ends is not None:
         parts.append(f"for {format_duration(max(1, round(running.ends - now)))} more")
     return f"{TITLES[running.rule.kind][1]} ({', '.join(parts)})"

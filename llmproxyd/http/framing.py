@@ -37,6 +37,9 @@ class Tracker(Protocol):
         """The next piece of the body."""
 
 
+_BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)\Z")
+
+
 class SSETracker:
     """Server-sent events: a blank line ends one; lines end in CRLF, LF or CR."""
 
@@ -46,7 +49,7 @@ class SSETracker:
 
     @property
     def at_boundary(self) -> bool:
-        return self._tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n"))
+        return _BLANK_LINE.search(self._tail) is not None
 
     def feed(self, data: bytes) -> None:
         self.empty = self.empty and not data
@@ -78,6 +81,7 @@ class ArrayTracker:
     """One JSON array whose elements are the events; an element ends when its depth is left."""
 
     def __init__(self) -> None:
+        self._is_array = False
         self._depth = 0
         self._in_string = False
         self._escaped = False
@@ -86,7 +90,7 @@ class ArrayTracker:
 
     @property
     def at_boundary(self) -> bool:
-        return self._depth == 1 and self._between and not self._in_string
+        return self._is_array and self._depth == 1 and self._between and not self._in_string
 
     def feed(self, data: bytes) -> None:
         if self._in_string:
@@ -102,6 +106,8 @@ class ArrayTracker:
             elif first in (b"[", b"{"):
                 if self._depth:
                     self._begin()
+                elif first == b"[" and self.empty:
+                    self._is_array = True
                 self._depth += 1
             elif first in (b"]", b"}"):
                 self._depth -= 1

@@ -36,7 +36,7 @@ def asked(excerpt: bytes) -> Asked:
     if not isinstance(value, dict):
         return Asked()
     model, stream = value.get("model"), value.get("stream")
-    return Asked(model if isinstance(model, str) else None, stream if isinstance(stream, bool) else None)
+    return Asked(_sendable(model), stream if isinstance(stream, bool) else None)
 
 
 def _searched(excerpt: bytes) -> Asked:
@@ -52,4 +52,15 @@ def _text(raw: bytes) -> str | None:
         value = json.loads(b'"' + raw + b'"')
     except ValueError:
         return None
-    return str(value)
+    return _sendable(value)
+
+
+def _sendable(value: object) -> str | None:
+    """*value* if it is a text that can be told in an answer: half a surrogate pair cannot."""
+    if not isinstance(value, str):
+        return None
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return None
+    return value

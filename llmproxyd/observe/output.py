@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 from typing import Protocol, TextIO
 
+_LOSSES = (OSError, ValueError, AttributeError)
+"""How a stream says that it cannot take text; the last is a closed log file of Twisted's."""
+
 
 class Prompt(Protocol):
     """A line of input that is being edited at the bottom of the screen."""
@@ -57,10 +60,10 @@ class Output:
         try:
             self._stream.write(text.encode(self._encoding, "replace").decode(self._encoding))
             self._stream.flush()
-        except (OSError, ValueError):
+        except _LOSSES:
             self.lost += 1
 
     def close(self) -> None:
         """Write what is buffered, if it still can be."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(*_LOSSES):
             self._stream.flush()

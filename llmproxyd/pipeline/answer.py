@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from email.utils import formatdate
 
+from twisted.web.http import RESPONSES
+
 from llmproxyd.errors import ProxyError, Refused
 from llmproxyd.faults.choose import Chosen
 from llmproxyd.faults.render import kind_at, render
@@ -59,7 +61,8 @@ def _send(exchange: Exchange, reply: Reply, origin: str, code: str, wall: float,
     if exchange.policy.error_headers:
         headers += [(b"x-llmproxyd-error", origin.encode()), (b"x-llmproxyd-code", code.encode())]
     headers.append((b"x-llmproxyd-request-id", exchange.request_id.encode()))
-    exchange.start(Response(reply.status, b"", headers, len(reply.body)))
+    reason = RESPONSES.get(reply.status, b"Unknown Status")
+    exchange.start(Response(reply.status, reason, headers, len(reply.body)))
     if exchange.request.method != b"HEAD":
         exchange.write(reply.body)
     exchange.finish(now)

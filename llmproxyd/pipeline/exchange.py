@@ -111,8 +111,9 @@ class Exchange:
 
     @property
     def path(self) -> str:
-        """The path as received, without query values."""
-        return self.request.path.decode("latin-1")
+        """The path as received, without query values; what would steer a terminal is escaped."""
+        path = self.request.path.decode("latin-1")
+        return path if path.isprintable() else repr(path)[1:-1]
 
     def start(self, response: Response) -> None:
         """Commit: send the head to the client."""

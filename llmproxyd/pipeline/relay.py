@@ -23,6 +23,7 @@ from llmproxyd.pipeline.answer import stream_error
 from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.providers.base import StreamForm
 from llmproxyd.units import format_duration
+from llmproxyd.wire.agent import abort
 
 
 @implementer(IPushProducer)
@@ -112,10 +113,7 @@ class Relay(Protocol):
     def _abandon(self) -> None:
         """Close the upstream's connection; :meth:`connectionLost` follows."""
         self._stop_timer()
-        transport = self.transport
-        if transport is not None:
-            transport.resumeProducing()  # type: ignore[attr-defined]
-            transport.loseConnection()
+        abort(self.transport)
 
     def _stop_timer(self) -> None:
         timer, self._timer = self._timer, None

@@ -135,13 +135,13 @@ class Router(Generic[D]):
         """The upstream that the request or the configuration names, and the target left."""
         target = request.target
         if target.startswith(TO):
-            name, _, rest = target[len(TO) :].partition(b"/")
-            bare, mark, query = name.partition(b"?")
-            upstream = self.upstreams.get(bare.decode("latin-1"))
+            path, mark, query = target[len(TO) :].partition(b"?")
+            name, _, rest = path.partition(b"/")
+            upstream = self.upstreams.get(name.decode("latin-1"))
             if upstream is None:
                 known = ", ".join(sorted(self.upstreams))
                 raise Refused(404, "upstream_unknown", f"There is no such upstream. Known: {known}.")
-            return upstream, (b"/" + mark + query if mark else b"/" + rest)
+            return upstream, b"/" + rest + mark + query
         for rule in self._routes:
             if rule.matches(request):
                 if rule.strip and rule.path_prefix is not None:

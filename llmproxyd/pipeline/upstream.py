@@ -28,7 +28,7 @@ from llmproxyd.http.headers import for_upstream
 from llmproxyd.model import RawHeaders, Request, Response
 from llmproxyd.pipeline.policy import Upstream
 from llmproxyd.units import format_duration
-from llmproxyd.wire.agent import ConnectTimeout
+from llmproxyd.wire.agent import ConnectTimeout, abort
 
 CREDENTIAL_FIELDS = frozenset({b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key"})
 """Where clients put a provider's key; all are replaced by a stored one."""
@@ -163,18 +163,11 @@ def _head(answer: IResponse) -> tuple[Response, IResponse]:
         (name, value) for name, values in answer.headers.getAllRawHeaders() for value in values
     ]
     if not 200 <= answer.code <= 999:
-        discard(answer)
+        abort(getattr(answer, "original", answer))
         raise Retryable(502, "upstream_protocol_error", "The upstream answered with an impossible status.")
     length = None if answer.length == UNKNOWN_LENGTH else answer.length
     _, major, minor = answer.version
     return Response(answer.code, answer.phrase, headers, length, (major, minor)), answer
-
-
-def discard(answer: IResponse) -> None:
-    """Close the connection of an answer whose body nobody will read."""
-    transport = getattr(getattr(answer, "original", answer), "_transport", None)
-    if transport is not None:
-        transport.loseConnection()
 
 
 def _innermost(failure: Failure) -> BaseException:

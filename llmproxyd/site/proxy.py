@@ -67,7 +67,7 @@ class WebResponder:
     def start(self, response: Response) -> None:
         """See :class:`~llmproxyd.pipeline.exchange.Responder`."""
         request = self._request
-        request.setResponseCode(response.status, response.reason or None)
+        request.setResponseCode(response.status, response.reason)
         headers = request.responseHeaders
         for name, value in response.headers:
             headers.addRawHeader(name, value)

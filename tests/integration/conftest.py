@@ -1,0 +1,122 @@
+"""An upstream, the proxy before it, clients; and proof that each test leaves nothing behind."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from wireclient import Client, connect, pause
+
+from llmproxyd.providers.registry import registry
+from llmproxyd.testbed.proxy import ProxyUnderTest
+from llmproxyd.testbed.upstream import Action, FakeUpstream
+
+reactor: Any = _reactor
+
+SETTLE = 1.0
+"""Seconds for closed connections to be gone."""
+
+
+def _alive() -> set[object]:
+    """What the reactor still holds: sockets and delayed calls."""
+    return {*reactor.getReaders(), *reactor.getWriters(), *reactor.getDelayedCalls()}
+
+
+async def _left(before: set[object]) -> set[object]:
+    for _ in range(int(SETTLE / 0.005)):
+        left = {one for one in _alive() - before if not type(one).__name__.endswith("Waker")}
+        if not left:
+            break
+        await pause(0.005)
+    return left
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Fail a test that leaves an unhandled failure, a logged error, a socket or a timer."""
+    critical: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_level") is LogLevel.critical:
+            failure = event.get("log_failure")
+            critical.append(f"{event.get('log_format')} {failure.getTraceback() if failure else ''}")
+
+    before = _alive()
+    globalLogPublisher.addObserver(observe)
+    try:
+        yield
+        left = pytest_twisted.blockon(ensureDeferred(_left(before)))
+        gc.collect()
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    assert not critical, "\n".join(critical)
+    assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def upstream(_nothing_left: None) -> Iterator[FakeUpstream]:
+    """An upstream that waits for its scripts."""
+    made = FakeUpstream([]).listen(reactor)
+    yield made
+    pytest_twisted.blockon(made.stop())
+
+
+class Bench:
+    """Makes proxies and clients, and takes them away."""
+
+    def __init__(self, upstream: FakeUpstream) -> None:
+        self._upstream = upstream
+        self._proxies: list[ProxyUnderTest] = []
+        self._clients: list[Client] = []
+
+    def proxy(self, *, base_url: str | None = None, **settings: Any) -> ProxyUnderTest:
+        """A proxy all of whose providers are the one upstream, but for *settings*."""
+        url = base_url or self._upstream.url
+        upstreams: dict[str, Any] = {name: {"base_url": url} for name in registry()}
+        for name, more in settings.pop("upstreams", {}).items():
+            upstreams[name] = upstreams.get(name, {}) | more
+        made = ProxyUnderTest(reactor, {"upstreams": upstreams, **settings}).start()
+        self._proxies.append(made)
+        return made
+
+    async def client(self, proxy: ProxyUnderTest) -> Client:
+        made = await connect(proxy.port)
+        self._clients.append(made)
+        return made
+
+    async def close(self) -> None:
+        for client in self._clients:
+            if client.lost is None:
+                client.transport.abortConnection()
+        for proxy in self._proxies:
+            stopping: Deferred[None] | None = proxy.stop()
+            if stopping is not None:
+                await stopping
+
+
+@pytest.fixture
+def bench(upstream: FakeUpstream) -> Iterator[Bench]:
+    made = Bench(upstream)
+    yield made
+    pytest_twisted.blockon(ensureDeferred(made.close()))
+
+
+Ask = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture
+def ask(bench: Bench, upstream: FakeUpstream) -> Ask:
+    """One request through a proxy of its own: the answer, after *script* was played."""
+
+    async def one(data: bytes, *script: Action, **settings: Any) -> Any:
+        upstream.scripts = [script]
+        client = await bench.client(bench.proxy(**settings))
+        return await client.ask(data)
+
+    return one

@@ -1,0 +1,174 @@
+"""Faults in words that leave no doubt."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from llmproxyd.faults import words
+from llmproxyd.faults.choose import Engine, Running, Tally
+from llmproxyd.faults.language import SetFault, parse
+from llmproxyd.faults.rules import UNKNOWN, Rule, Subject, Times
+from llmproxyd.providers.base import EndpointKind, ErrorKind
+
+CHAT = Subject(EndpointKind.INFERENCE, "openai", "/v1/chat/completions")
+
+
+def running(text: str, spent: int = 0) -> Running:
+    """The mode of *text* after *spent* requests, started at second 100."""
+    command = parse(text)
+    assert isinstance(command, SetFault)
+    engine = Engine(lambda: 100.0, Random(1))
+    engine.set_mode(command.rule)
+    mode = engine.mode
+    assert mode is not None
+    for _ in range(spent):
+        engine.choose(CHAT)
+    return mode
+
+
+def rule(text: str) -> Rule:
+    return running(text).rule
+
+
+WHEN = [
+    ("c", 0, "next 1 request"),
+    ("c 1", 0, "next 1 request"),
+    ("c 2", 0, "next 2 requests"),
+    ("c 3", 2, "next 1 request"),
+    ("c 100", 1, "next 99 requests"),
+    ("c 30%", 0, "30 % of requests"),
+    ("c 0.3", 0, "30 % of requests"),
+    ("c 0.29", 0, "29 % of requests"),
+    ("c 2.5%", 0, "2.5 % of requests"),
+    ("c 99.99999%", 0, "99.99999 % of requests"),
+    ("c *", 0, "every request"),
+    ("c *", 5, "every request"),
+    ("c 1.0", 0, "every request"),
+    ("c 100%", 0, "every request"),
+]
+
+
+@pytest.mark.parametrize(("text", "spent", "said"), WHEN)
+def test_when_in_words(text: str, spent: int, said: str) -> None:
+    assert words.when_in_words(running(text, spent)) == said
+
+
+DESCRIBED = [
+    ("r", "Rate limit exceeded (next 1 request)"),
+    ("c *", "Context length exceeded (every request)"),
+    ("u 30%", "Unknown server error (30 % of requests)"),
+    ("error bad_gateway 2", "Bad gateway (next 2 requests)"),
+    ("c 2 after=1", "Context length exceeded (next 2 requests, after 1 more passes)"),
+    ("c after=2", "Context length exceeded (next 1 request, after 2 more pass)"),
+    (
+        "r upstream=openai model=gpt-4* path=/v1/* stream=yes",
+        "Rate limit exceeded (next 1 request, only upstream openai, model gpt-4*, path /v1/*, streams)",
+    ),
+    ("r stream=no", "Rate limit exceeded (next 1 request, only no streams)"),
+    ("r retry_after=0", "Rate limit exceeded (next 1 request, retry_after 0 s)"),
+    ("r retry_after=1000000", "Rate limit exceeded (next 1 request, retry_after 1000000 s)"),
+    ("r * for=5m", "Rate limit exceeded (every request, for 4m59s more)"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), DESCRIBED)
+def test_describe(text: str, said: str) -> None:
+    assert words.describe(running(text), now=101.0) == said
+
+
+def test_time_left_is_never_shown_as_nought() -> None:
+    assert (
+        words.describe(running("c * for=1s"), now=100.9)
+        == "Context length exceeded (every request, for 1s more)"
+    )
+
+
+def test_every_kind_has_a_title_and_a_sign() -> None:
+    assert set(words.TITLES) == {*ErrorKind, UNKNOWN}
+    titles = [title for _, title in words.TITLES.values()]
+    assert len(set(titles)) == len(titles)
+    assert words.symbol(None) == "✅"
+    assert words.symbol(ErrorKind.RATE_LIMIT) == "⏱️"
+
+
+# The note on retries.
+
+RETRIED = [
+    "r",
+    "u",
+    "error server_error",
+    "error overloaded",
+    "error quota",
+    "error bad_gateway",
+    "error gateway_timeout",
+]
+FINAL = [
+    "c",
+    "error authentication",
+    "error permission",
+    "error not_found",
+    "error content_filter",
+    "error too_large",
+]
+
+
+@pytest.mark.parametrize("kind", RETRIED)
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_small_count_of_a_retried_kind_tells_how_to_make_one_call_fail(kind: str, count: int) -> None:
+    note = words.retry_note(rule(f"{kind} {count}"))
+    assert note is not None
+    assert "OpenAI and Anthropic SDKs twice, goose three times" in note
+    assert f"To make one call fail: {kind} 3 (goose: {kind} 4), or {kind} * until n." in note
+
+
+@pytest.mark.parametrize("kind", RETRIED)
+def test_what_the_note_advises_is_a_command_and_means_the_same_kind(kind: str) -> None:
+    note = words.retry_note(rule(kind))
+    assert note is not None
+    advised = note.rpartition("fail: ")[2].partition(" (goose")[0]
+    assert rule(advised).kind == rule(kind).kind
+    assert rule(advised).when == Times(3)
+
+
+@pytest.mark.parametrize("kind", FINAL)
+@pytest.mark.parametrize("modifier", ["", "3", "*"])
+def test_no_note_on_kinds_that_nobody_retries(kind: str, modifier: str) -> None:
+    assert words.retry_note(rule(f"{kind} {modifier}")) is None
+
+
+@pytest.mark.parametrize("modifier", ["4", "100", "30%", "*"])
+def test_no_note_where_enough_requests_fail_or_no_count_is_set(modifier: str) -> None:
+    assert words.retry_note(rule(f"r {modifier}")) is None
+
+
+def test_every_kind_is_either_retried_or_not() -> None:
+    assert {rule(one).kind for one in (*RETRIED, *FINAL)} == {*ErrorKind, UNKNOWN}
+
+
+# The tally.
+
+TALLIES = [
+    (Tally(0, 0, ()), None),
+    (Tally(3, 0, ()), "injected 3 of 3"),
+    (Tally(2, 1, ()), "injected 2 of 3; 1 never reached"),
+    (Tally(0, 3, ()), "injected 0 of 3; 3 never reached"),
+    (Tally(0, 0, ("evening",)), "evening was never reached"),
+    (Tally(2, 1, ("a", "b")), "injected 2 of 3; 1 never reached; a was never reached; b was never reached"),
+]
+
+
+@pytest.mark.parametrize(("tally", "said"), TALLIES)
+def test_tally_in_words(tally: Tally, said: str | None) -> None:
+    assert words.tally_in_words(tally) == said
+
+
+# The prompt.
+
+
+def test_prompt_words() -> None:
+    rules = [Running(Rule(name=name, kind=ErrorKind.QUOTA), 0, 1, None) for name in ("a", "b")]
+    assert words.prompt_words(None, []) is None
+    assert words.prompt_words(running("r 3", 1), rules) == "Rate limit exceeded: next 2 requests"
+    assert words.prompt_words(None, rules) == "rules: a, b"
