@@ -16,6 +16,7 @@ class ProxyError(Exception):
 
     :param code: stable, machine-readable (``upstream_timeout``); clients may depend on it.
     :param message: one sentence for people; holds no secret and no message content.
+    :ivar detail: the same for the log.
     """
 
     origin: ClassVar[str] = "proxy"
@@ -25,12 +26,14 @@ class ProxyError(Exception):
         self.status = status
         self.code = code
         self.message = message
+        self.detail = message
 
 
 class Refused(ProxyError):
     """The request is answered here.
 
     :param headers: further fields of the answer (``Allow``, ``Retry-After``).
+    :param detail: what the log says instead of *message*, where that repeats what the client sent.
     """
 
     def __init__(
@@ -39,9 +42,11 @@ class Refused(ProxyError):
         code: str,
         message: str,
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        detail: str | None = None,
     ) -> None:
         super().__init__(status, code, message)
         self.headers = headers
+        self.detail = message if detail is None else detail
 
 
 class UpstreamError(ProxyError):

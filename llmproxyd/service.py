@@ -6,7 +6,6 @@ ends the start in one line), stopping closes them and lets running requests end.
 
 from __future__ import annotations
 
-import os
 import random
 import secrets
 import signal
@@ -15,7 +14,6 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
@@ -23,6 +21,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, LogLevel
 from twisted.web.client import HTTPConnectionPool
 
+from llmproxyd import ready
 from llmproxyd.config.schema import Config
 from llmproxyd.config.schema import Upstream as Settings
 from llmproxyd.control import Control
@@ -35,11 +34,11 @@ from llmproxyd.observe.output import Output
 from llmproxyd.observe.requestlog import RequestLog
 from llmproxyd.observe.sink import Sink
 from llmproxyd.pipeline.build import policy_of, router_of, upstreams_of
-from llmproxyd.pipeline.guard import is_local_name
 from llmproxyd.pipeline.policy import Upstream
 from llmproxyd.pipeline.run import Pipeline
 from llmproxyd.pipeline.upstream import PassThroughClient, Sender, client_for
 from llmproxyd.providers.base import Provider
+from llmproxyd.safety import exposure, refuse_loops
 from llmproxyd.sandbox.site import make_site
 from llmproxyd.site.health import Health
 from llmproxyd.site.proxy import ProxyResource
@@ -104,7 +103,7 @@ class Daemon(Service):
         """
         super().privilegedStartService()
         if self._ready_file is not None:
-            _forget(self._ready_file)
+            ready.forget(self._ready_file)
         config, reactor = self.config, self.reactor
         sandbox = None
         if config.sandbox.enabled:
@@ -140,19 +139,23 @@ class Daemon(Service):
         root = Root(ProxyResource(self.pipeline, reactor), {b"/health": Health(self.state)})
         public = PublicSite(root, idle=config.server.idle_timeout, clock=reactor)
         self._listening = listen(reactor, config.listen, public)
-        self._check_exposure(upstreams)
-        self._check_loops(upstreams)
+        try:
+            refuse_loops(self._listening, upstreams)
+            exposed = exposure(self._listening, upstreams, meant=config.server.open)
+        except StartError:
+            self._close_ports()
+            raise
+        self._warnings = [*config.warnings, *exposed]
         self.pipeline.policy = policy_of(config, router, guard=not self._listening.beyond_loopback)
         self._upstreams = upstreams
 
     def startService(self) -> None:
         """Say so, and listen to the operator."""
         super().startService()
-        assert self._listening is not None
         self._greet()
         self._reminder.start(REMIND, now=False)
         if self._ready_file is not None:
-            _announce(self._ready_file, self._listening.urls[0])
+            ready.announce(self._ready_file, self.listening.urls[0])
 
     def _clients(self, upstreams: Mapping[str, Upstream]) -> dict[str, PassThroughClient]:
         self._pools: list[HTTPConnectionPool] = []
@@ -198,51 +201,18 @@ class Daemon(Service):
             )
         return notes
 
-    def _check_exposure(self, upstreams: Mapping[str, Upstream]) -> None:
-        """Whoever can reach the port can spend a stored key: only when told so."""
-        assert self._listening is not None
-        keys = sorted(name for name, one in upstreams.items() if one.api_key is not None)
-        self._warnings = list(self.config.warnings)
-        if not self._listening.beyond_loopback:
-            return
-        if keys and not self.config.server.open:
-            self._close_ports()
-            raise StartError(
-                f"this configuration stores a key (upstreams.{keys[0]}.api_key) and listens beyond "
-                "loopback, so anyone on the network could spend it; listen on 127.0.0.1, or set "
-                "server.open: true if that is meant"
-            )
-        what = "spend your key" if keys else "use this proxy"
-        self._warnings.append(f"anyone on your network can {what}: it listens beyond loopback")
-
-    def _check_loops(self, upstreams: Mapping[str, Upstream]) -> None:
-        """A base URL that is our own listener would forward to itself for ever."""
-        assert self._listening is not None
-        ours = self._listening.addresses
-        for name, upstream in upstreams.items():
-            parts = urlsplit(upstream.base_url)
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-            host = parts.hostname or ""
-            for address, number in ours:
-                everywhere = address in ("0.0.0.0", "::")
-                same = host == address or (is_local_name(host) and (everywhere or is_local_name(address)))
-                if port == number and same:
-                    self._close_ports()
-                    raise StartError(
-                        f"upstreams.{name}.base_url {upstream.base_url} is this proxy itself; requests "
-                        "would go round in circles (is a *_HOST or *_BASE_URL variable set here?)"
-                    )
-
     def _start_console(self) -> None:
         from llmproxyd.operator import stdin
 
         kind = stdin.kind_of_stdin()
         if kind == "terminal" and self.output.terminal:
-            self._console = stdin.TerminalConsole(self.reactor, self.control, self.output, self.quit)
+            from llmproxyd.operator import terminal
+
+            self._console = terminal.TerminalConsole(self.reactor, self.control, self.output, self.quit)
         elif kind == "terminal":
-            self._console = stdin.LineConsole(self.reactor, self.control, self.output, self.quit)
-        elif kind == "pipe" or self.config.operator.stdin is True:
-            self._console = stdin.LineConsole(self.reactor, self.control, self.output)
+            self._console = stdin.LineConsole(self.reactor, self.control, self._say, self.quit)
+        elif kind == "pipe" or (kind == "other" and self.config.operator.stdin is True):
+            self._console = stdin.LineConsole(self.reactor, self.control, self._say)
         if self._console is not None:
             self.reactor.callWhenRunning(self._console.start)
 
@@ -250,10 +220,9 @@ class Daemon(Service):
         if self.config.operator.stdin is not False:
             self._start_console()
         if self._as_json:
-            assert self._listening is not None
             self.log.info(
                 "Listening on {urls}; mode: {mode}",
-                urls=", ".join(self._listening.urls),
+                urls=", ".join(self.listening.urls),
                 mode=self.control.mode_in_words(),
             )
             for note in self._start_notes:
@@ -265,13 +234,19 @@ class Daemon(Service):
         if self._console is not None:
             self.output.write("\n" + self.control.help().text)
 
+    def _say(self, text: str) -> None:
+        """Tell the operator something; where the output is JSON, as a line of it."""
+        if self._as_json:
+            self.log.info("{text}", text=text.rstrip())
+        else:
+            self.output.write(text)
+
     def _banner(self) -> str:
-        config, listening = self.config, self._listening
-        assert listening is not None
+        config = self.config
         return banner(
             Facts(
                 version=version("llmproxyd"),
-                addresses=listening.urls,
+                addresses=self.listening.urls,
                 state_folder=str(config.state_folder),
                 source=None if config.source is None else str(config.source),
                 upstreams=[
@@ -290,6 +265,12 @@ class Daemon(Service):
         )
 
     # While it runs.
+
+    @property
+    def listening(self) -> Listening:
+        """The open ports, once they are."""
+        assert self._listening is not None, "it is not listening yet"
+        return self._listening
 
     def state(self) -> dict[str, object]:
         """What ``/health`` tells beside its status."""
@@ -325,7 +306,7 @@ class Daemon(Service):
         self.log.info("Stopping")
         self._close_ports()
         if self._ready_file is not None:
-            _forget(self._ready_file)
+            ready.forget(self._ready_file)
         if self._console is not None:
             self._console.stop()
         return self._drain().addBoth(self._finish)
@@ -336,15 +317,15 @@ class Daemon(Service):
         if not count:
             return idle
         timeout = self.config.server.drain_timeout
+        late = self.reactor.callLater(timeout, self.pipeline.cut_all)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self.reactor.callFromThread(self.pipeline.cut_all))
         self.log.info(
             "Finishing {count} running request{s}, for {timeout} at most; Ctrl-C or SIGTERM again cuts them",
             count=count,
             s="" if count == 1 else "s",
             timeout=format_duration(timeout),
         )
-        late = self.reactor.callLater(timeout, self.pipeline.cut_all)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self.reactor.callFromThread(self.pipeline.cut_all))
 
         def over(result: None) -> None:
             if late.active():
@@ -371,20 +352,3 @@ class Daemon(Service):
         if self._listening is not None:
             for port in self._listening.ports:
                 port.stopListening()
-
-
-def _announce(path: Path, url: str) -> None:
-    """Write *url* so that a reader sees all of it or no file at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(url + "\n")
-        beside.replace(path)
-    except OSError as error:
-        raise StartError(f"--ready-file {path}: {error.strerror}") from error
-
-
-def _forget(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StartError(f"--ready-file {path}: {error.strerror}") from error

@@ -24,7 +24,7 @@ def refuse(exchange: Exchange, error: ProxyError, wall: float, now: float) -> No
     The fields of a dialect's rehearsed errors (limits, the upstream's request id) are left out:
     nothing here may be taken for the provider's own.
     """
-    exchange.code, exchange.detail = error.code, error.message
+    exchange.code, exchange.detail = error.code, error.detail
     dialect = exchange.dialect
     assert dialect is not None
     spec, context = _local(dialect, error), exchange.error_context(wall)

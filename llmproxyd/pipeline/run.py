@@ -8,6 +8,7 @@ on callbacks; nothing here waits.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,9 @@ from llmproxyd.pipeline.upstream import Sender
 from llmproxyd.providers.base import EndpointKind, Streams
 
 FAULT_FIELD = b"x-llmproxyd-fault"
+
+TARGET = re.compile(rb"/[\x21-\x7e]*")
+"""Origin form, RFC 9112 §3.2.1, in the characters that a URI may have."""
 
 
 class Pipeline:
@@ -137,8 +141,12 @@ class Pipeline:
     def _route(self, exchange: Exchange) -> None:
         router, request = exchange.policy.router, exchange.request
         try:
-            if not request.target.startswith(b"/"):
-                raise Refused(400, "bad_target", "The request target must begin with a slash.")
+            if not TARGET.fullmatch(request.target):
+                raise Refused(
+                    400,
+                    "bad_target",
+                    "The request target must begin with a slash and be percent-encoded.",
+                )
             route = router.route(request)
         except Refused:
             exchange.dialect = router.dialect_of(request)
@@ -204,7 +212,10 @@ class Pipeline:
                 try:
                     return engine.spend(parse_field(text.decode("latin-1")))
                 except LanguageError as error:
-                    raise Refused(400, "bad_fault", f"{FAULT_FIELD.decode()}: {error}") from None
+                    message = f"{FAULT_FIELD.decode()}: {error}"
+                    raise Refused(
+                        400, "bad_fault", message, detail=f"{FAULT_FIELD.decode()} is not understood"
+                    ) from None
         if not engine.active:
             return None
         return engine.choose(

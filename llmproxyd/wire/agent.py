@@ -16,7 +16,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IHandshakeListener, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web._newclient import HTTP11ClientProtocol, HTTPClientParser, Request, TransportProxyProducer
+from twisted.web._newclient import HTTP11ClientProtocol, HTTPClientParser, Request
 from twisted.web.client import URI, Agent, HTTPConnectionPool, _HTTP11ClientFactory
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer, IPolicyForHTTPS, IResponse
@@ -52,15 +52,6 @@ class _Parser(HTTPClientParser):
         return b"close" not in options
 
 
-class _Transport(TransportProxyProducer):
-    """What the reader of a body holds.  It closes a connection only to give up the answer."""
-
-    def loseConnection(self) -> None:
-        """Close at once: a peer that stalls would never take part in the end of a TLS session."""
-        if self._producer is not None:
-            self._producer.abortConnection()
-
-
 @implementer(IHandshakeListener)
 class _Connection(HTTP11ClientProtocol):
     """One connection to an upstream."""
@@ -71,10 +62,9 @@ class _Connection(HTTP11ClientProtocol):
     def request(self, request: Request) -> Deferred[IResponse]:
         """Send *request*, when the one before is answered."""
         answered = super().request(request)
-        # Both were made just now by Twisted, which does not let us say of which class.
+        # It was made just now by Twisted, which does not let us say of which class.
         if type(self._parser) is HTTPClientParser:
             self._parser.__class__ = _Parser
-            cast(Any, self._transportProxy).__class__ = _Transport
         return answered
 
     def _finishResponse_WAITING(self, rest: bytes) -> None:
@@ -123,6 +113,8 @@ class _Connection(HTTP11ClientProtocol):
 
 
 class _ConnectionFactory(_HTTP11ClientFactory):
+    noisy = False
+
     def buildProtocol(self, addr: IAddress | None) -> HTTP11ClientProtocol:
         return _Connection(self._quiescentCallback)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -14,8 +15,8 @@ from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 from wireclient import Client, connect, pause
 
 from llmproxyd.providers.registry import registry
-from llmproxyd.testbed.proxy import ProxyUnderTest
-from llmproxyd.testbed.upstream import Action, FakeUpstream
+from llmproxyd.testing.proxy import ProxyUnderTest
+from llmproxyd.testing.upstream import Action, FakeUpstream
 
 reactor: Any = _reactor
 
@@ -120,3 +121,28 @@ def ask(bench: Bench, upstream: FakeUpstream) -> Ask:
         return await client.ask(data)
 
     return one
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port on which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@pytest.fixture
+def deaf_port() -> Iterator[int]:
+    """A port that never accepts: its queue is full, so that a connection does not come about."""
+    queue = []
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(8):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(listening.getsockname())
+            queue.append(one)
+        yield listening.getsockname()[1]
+        for one in queue:
+            one.close()

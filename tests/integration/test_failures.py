@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ from conftest import Ask, Bench
 from wireclient import Answer, get, request, until
 
 from llmproxyd.model import End
-from llmproxyd.testbed.upstream import (
+from llmproxyd.testing.upstream import (
     Action,
     Close,
     FakeUpstream,
@@ -34,31 +32,6 @@ OPENROUTER = request(b"/to/openrouter/api/v1/chat/completions")
 UNREACHABLE = "upstream_unreachable"
 PROTOCOL = "upstream_protocol_error"
 TIMEOUT = "upstream_timeout"
-
-
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port on which nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
-
-
-@pytest.fixture
-def deaf_port() -> Iterator[int]:
-    """A port that never accepts: its queue is full, so that a connection does not come about."""
-    queue = []
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(0)
-        for _ in range(8):
-            one = socket.socket()
-            one.setblocking(False)
-            one.connect_ex(listening.getsockname())
-            queue.append(one)
-        yield listening.getsockname()[1]
-        for one in queue:
-            one.close()
 
 
 def check(got: Answer, status: int, code: str, *, shown: bool = True) -> None:
@@ -108,7 +81,9 @@ async def test_a_connection_that_does_not_come_about(bench: Bench, deaf_port: in
 
 @pytest.mark.parametrize("script", [[Stall()], [Send(b"HTTP/1.1 200 OK\r\ncontent-type: a/b\r\n"), Stall()]])
 @pytest_twisted.ensureDeferred
-async def test_an_answer_that_does_not_begin(bench: Bench, upstream: FakeUpstream, script: list[Action]) -> None:
+async def test_an_answer_that_does_not_begin(
+    bench: Bench, upstream: FakeUpstream, script: list[Action]
+) -> None:
     upstream.scripts = [script]
     got, _ = await asked(bench, request(CHAT), timeouts={"headers": 0.15})
     check(got, 504, TIMEOUT)
@@ -175,7 +150,9 @@ async def test_the_connection_to_the_client_lives_on(bench: Bench, upstream: Fak
 @pytest_twisted.ensureDeferred
 async def test_an_answer_before_the_body_was_read(bench: Bench, upstream: FakeUpstream) -> None:
     """An upstream that refuses early is heard, although it does not take the rest."""
-    upstream.scripts = [[Send(json_answer({"error": "too large"}, b"connection: close", status=b"413 Too Large")), Stall()]]
+    upstream.scripts = [
+        [Send(json_answer({"error": "too large"}, b"connection: close", status=b"413 Too Large")), Stall()]
+    ]
     upstream.at_head = True
     client = await bench.client(bench.proxy())
     got = await client.ask(request(CHAT, body=b"x" * 3_000_000))
@@ -264,7 +241,9 @@ async def test_connections_are_used_again(bench: Bench, upstream: FakeUpstream) 
 
 @pytest.mark.parametrize("field", [b"connection: close", b"Connection: Close", b"connection: x-a, close"])
 @pytest_twisted.ensureDeferred
-async def test_not_where_the_upstream_does_not_want_it(bench: Bench, upstream: FakeUpstream, field: bytes) -> None:
+async def test_not_where_the_upstream_does_not_want_it(
+    bench: Bench, upstream: FakeUpstream, field: bytes
+) -> None:
     """Although it leaves the connection open for a while."""
     upstream.scripts = [[Send(json_answer({}, field))]]
     client = await bench.client(bench.proxy())
@@ -275,7 +254,9 @@ async def test_not_where_the_upstream_does_not_want_it(bench: Bench, upstream: F
 
 @pytest.mark.parametrize("end", [Close(), Reset()], ids=["closed", "reset"])
 @pytest_twisted.ensureDeferred
-async def test_a_kept_connection_that_was_closed_meanwhile(bench: Bench, upstream: FakeUpstream, end: Action) -> None:
+async def test_a_kept_connection_that_was_closed_meanwhile(
+    bench: Bench, upstream: FakeUpstream, end: Action
+) -> None:
     upstream.scripts = [[OK, Wait(0.03), end], [OK]]
     client = await bench.client(bench.proxy())
     assert (await client.ask(request(CHAT))).status == 200

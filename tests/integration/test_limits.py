@@ -9,7 +9,7 @@ import pytest_twisted
 from conftest import Bench
 from wireclient import request
 
-from llmproxyd.testbed.upstream import LAST_CHUNK, FakeUpstream, Send, chunk, json_answer
+from llmproxyd.testing.upstream import LAST_CHUNK, FakeUpstream, Send, chunk, json_answer
 
 LIMIT = 1000
 CHAT = b"/v1/chat/completions"
@@ -17,7 +17,11 @@ ANTHROPIC = (b"anthropic-version: 2023-06-01", b"x-api-key: sk-ant-x")
 
 SHAPES: list[Any] = [
     pytest.param(
-        CHAT, (), lambda v: (v["error"]["code"], v["error"]["type"]), ("body_too_large", "invalid_request_error"), id="openai"
+        CHAT,
+        (),
+        lambda v: (v["error"]["code"], v["error"]["type"]),
+        ("body_too_large", "invalid_request_error"),
+        id="openai",
     ),
     pytest.param(
         b"/v1/messages",

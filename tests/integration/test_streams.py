@@ -12,7 +12,7 @@ from conftest import Ask, Bench
 from wireclient import Answer, parse, request
 
 from llmproxyd.model import End
-from llmproxyd.testbed.upstream import (
+from llmproxyd.testing.upstream import (
     LAST_CHUNK,
     Action,
     Close,
@@ -36,7 +36,13 @@ FORMS = [
     pytest.param(CHAT, SSE + b"; charset=utf-8", event(b'{"a":1}'), event(b"[DONE]"), id="sse"),
     pytest.param(b"/api/chat", b"application/x-ndjson", b'{"done":false}\n', b'{"done":true}\n', id="ndjson"),
     pytest.param(GEMINI, b"application/json", b'[{"a":1}', b",\r\n{}]", id="array"),
-    pytest.param(b"/model/x/converse-stream", b"application/vnd.amazon.eventstream", bytes(range(64)), b"\0\r\n", id="aws"),
+    pytest.param(
+        b"/model/x/converse-stream",
+        b"application/vnd.amazon.eventstream",
+        bytes(range(64)),
+        b"\0\r\n",
+        id="aws",
+    ),
     pytest.param(b"/v1/audio/speech", b"audio/mpeg", b"\xff\xfb\x90\x00", bytes(range(256)), id="audio"),
 ]
 
@@ -45,12 +51,20 @@ FORMS = [
 @pytest.mark.parametrize("chunked", [True, False])
 @pytest_twisted.ensureDeferred
 async def test_each_piece_arrives_while_the_upstream_still_waits(
-    bench: Bench, upstream: FakeUpstream, target: bytes, media: bytes, first: bytes, second: bytes, chunked: bool
+    bench: Bench,
+    upstream: FakeUpstream,
+    target: bytes,
+    media: bytes,
+    first: bytes,
+    second: bytes,
+    chunked: bool,
 ) -> None:
     frame = chunk if chunked else bytes
     gate, last = Gate(), Gate()
     start = stream_head(media) if chunked else head(b"content-type: " + media, b"connection: close")
-    upstream.scripts = [[Send(start + frame(first)), gate, Send(frame(second)), last, Send(LAST_CHUNK * chunked), Close()]]
+    upstream.scripts = [
+        [Send(start + frame(first)), gate, Send(frame(second)), last, Send(LAST_CHUNK * chunked), Close()]
+    ]
     client = await bench.client(bench.proxy())
     client.send(request(target))
     await client.has(chunk(first))
@@ -122,7 +136,7 @@ CODE = "upstream_protocol_error"
 @pytest.mark.parametrize("end", ENDS, ids=["closed", "reset"])
 @pytest_twisted.ensureDeferred
 async def test_between_two_events_of_chat(bench: Bench, upstream: FakeUpstream, end: list[Action]) -> None:
-    got, (client, finished) = await broken(bench, upstream, request(CHAT), CUT, *end)
+    got, (_, finished) = await broken(bench, upstream, request(CHAT), CUT, *end)
     assert not got.whole
     assert got.body.startswith(ONE)
     error = told(got.body.removeprefix(ONE))["error"]
@@ -164,7 +178,9 @@ async def test_between_two_events_of_gemini(bench: Bench, upstream: FakeUpstream
 
 @pytest.mark.parametrize("first", [b"[", b'[{"a":"]},{"}', b'[{"a":[1]}\r\n'])
 @pytest_twisted.ensureDeferred
-async def test_between_two_elements_of_a_gemini_array(bench: Bench, upstream: FakeUpstream, first: bytes) -> None:
+async def test_between_two_elements_of_a_gemini_array(
+    bench: Bench, upstream: FakeUpstream, first: bytes
+) -> None:
     script = [Send(stream_head(b"application/json; charset=UTF-8") + chunk(first)), Close()]
     got, _ = await broken(bench, upstream, request(GEMINI), *script)
     assert got.body.startswith(first)
@@ -238,7 +254,9 @@ async def test_a_coded_stream_is_cut_alone(bench: Bench, upstream: FakeUpstream)
 
 @pytest.mark.parametrize("end", ENDS, ids=["closed", "reset"])
 @pytest_twisted.ensureDeferred
-async def test_a_body_shorter_than_it_was_said_to_be(bench: Bench, upstream: FakeUpstream, end: list[Action]) -> None:
+async def test_a_body_shorter_than_it_was_said_to_be(
+    bench: Bench, upstream: FakeUpstream, end: list[Action]
+) -> None:
     script = [Send(head(b"content-type: text/event-stream", b"content-length: 500") + ONE), *end]
     got, (_, finished) = await broken(bench, upstream, request(CHAT), *script)
     assert (got.body, got.whole, got.all(b"content-length")) == (ONE, False, [b"500"])
@@ -283,7 +301,9 @@ async def test_a_client_of_http_1_0_is_reset(bench: Bench, upstream: FakeUpstrea
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_gets_chunks_sees_a_clean_end_of_the_connection(bench: Bench, upstream: FakeUpstream) -> None:
+async def test_a_client_that_gets_chunks_sees_a_clean_end_of_the_connection(
+    bench: Bench, upstream: FakeUpstream
+) -> None:
     """The missing last chunk says enough; a reset could eat the error event."""
     _, (client, _) = await broken(bench, upstream, request(CHAT), CUT, Close())
     assert not client.reset
@@ -291,9 +311,7 @@ async def test_a_client_that_gets_chunks_sees_a_clean_end_of_the_connection(benc
 
 @pytest_twisted.ensureDeferred
 async def test_silence_between_two_events(bench: Bench, upstream: FakeUpstream) -> None:
-    got, (_, finished) = await broken(
-        bench, upstream, request(CHAT), CUT, Stall(), timeouts={"idle": 0.15}
-    )
+    got, (_, finished) = await broken(bench, upstream, request(CHAT), CUT, Stall(), timeouts={"idle": 0.15})
     error = told(got.body.removeprefix(ONE))["error"]
     assert error["code"] == "upstream_timeout"
     assert "timeouts.idle" in error["message"]

@@ -59,18 +59,31 @@ class Answer:
 class Client(Protocol):
     """One connection to the proxy.
 
-    :ivar received: all bytes that have come and were not taken as an answer.
+    :ivar total: how many bytes have come.
     :ivar lost: why it ended, ``None`` while it is open.
     """
 
     transport: Any
 
     def __init__(self) -> None:
-        self.received = b""
+        self._pieces: list[bytes] = []
+        self.total = 0
         self.lost: Failure | None = None
 
     def dataReceived(self, data: bytes) -> None:
-        self.received += data
+        self._pieces.append(data)
+        self.total += len(data)
+
+    @property
+    def received(self) -> bytes:
+        """All bytes that have come and were not taken as an answer."""
+        self._pieces = [b"".join(self._pieces)]
+        return self._pieces[0]
+
+    @property
+    def last(self) -> bytes:
+        """The last piece that came."""
+        return self._pieces[-1] if self._pieces else b""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost = reason
@@ -93,14 +106,22 @@ class Client(Protocol):
         """The next response, as far as it comes."""
         found: list[tuple[Answer, bytes]] = []
 
+        seen = (-1, False)
+
         def complete() -> bool:
+            nonlocal seen
+            now = (self.total, self.lost is not None)
+            if now == seen:
+                return False
+            seen = now
             parsed = parse(self.received, bodiless=bodiless, ended=self.lost is not None)
             if parsed is not None:
                 found.append(parsed)
             return parsed is not None
 
-        await until(complete, f"an answer; there are {self.received[:2000]!r}, lost: {self.lost}")
-        answer, self.received = found[0]
+        await until(complete, "an answer")
+        answer, rest = found[0]
+        self._pieces = [rest]
         return answer
 
     async def ask(self, data: bytes) -> Answer:
@@ -127,15 +148,19 @@ def parse(data: bytes, *, bodiless: bool, ended: bool) -> tuple[Answer, bytes] |
     if bodiless or status in (b"204", b"304"):
         return made(b"", True, rest)
     if fields.get(b"transfer-encoding") == b"chunked":
-        body, left = b"", rest
+        pieces: list[bytes] = []
+        at = 0
         while True:
-            size, newline, after = left.partition(b"\r\n")
-            length = int(size, 16) if newline else 0
-            if not newline or len(after) < length + 2:
-                return made(body + after[:length], False, b"") if ended else None
-            body, left = body + after[:length], after[length + 2 :]
+            line_end = rest.find(b"\r\n", at)
+            length = int(rest[at:line_end], 16) if line_end >= 0 else 0
+            start_of, end_of = line_end + 2, line_end + 2 + length
+            if line_end < 0 or len(rest) < end_of + 2:
+                pieces.append(rest[start_of:end_of] if line_end >= 0 else b"")
+                return made(b"".join(pieces), False, b"") if ended else None
+            pieces.append(rest[start_of:end_of])
+            at = end_of + 2
             if not length:
-                return made(body, True, left)
+                return made(b"".join(pieces), True, rest[at:])
     if b"content-length" in fields:
         length = int(fields[b"content-length"])
         if len(rest) >= length:

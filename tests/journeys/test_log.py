@@ -78,6 +78,17 @@ def test_one_line_a_request_with_number_method_path_and_provider(proxy: Daemon) 
     assert "pageSize" not in proxy.output
 
 
+def test_a_quiet_run_tells_its_requests_and_its_end_alone() -> None:
+    with Daemon("--sandbox", "--no-stdin") as daemon:
+        start = len(daemon.output)
+        for ask in (raw.openai, raw.anthropic, raw.google):
+            assert ask(daemon.url).status == 200
+        assert daemon.stop() == 0
+    *requests, last = daemon.output[start:].splitlines()
+    assert [bool(LINE.match(line)) for line in requests] == [True] * 3
+    assert last.endswith(" Stopping")
+
+
 def test_the_line_tells_the_size_and_id_of_the_answer(proxy: Daemon) -> None:
     proxy.command("u")
     start = len(proxy.output)

@@ -17,11 +17,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("twisted.plugins.llmproxyd_plugin",),
-    ("llmproxyd.testing", "llmproxyd.testbed"),  # for tests, shipped; nothing below may use them
+    ("llmproxyd.testing",),  # for tests, shipped; nothing below may use them
     ("llmproxyd.tap",),
     ("llmproxyd.service",),
     ("llmproxyd.systemd",),
-    ("llmproxyd.listen",),  # a helper of service
+    ("llmproxyd.safety", "llmproxyd.ready"),  # helpers of service, as is listen
+    ("llmproxyd.listen",),
     # Edges: side by side, none may import another one.
     ("llmproxyd.site", "llmproxyd.admin", "llmproxyd.operator", "llmproxyd.sandbox"),
     # Middle.

@@ -24,7 +24,7 @@ from llmproxyd.providers.base import (
     Streams,
 )
 from llmproxyd.providers.registry import ProviderError, registry
-from llmproxyd.testing import check_provider
+from llmproxyd.testing.providers import check_provider
 
 PROVIDERS = registry()
 

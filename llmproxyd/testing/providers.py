@@ -1,9 +1,7 @@
-"""Helpers for tests, shipped so that authors of providers and users of the daemon have them too.
+"""``check_provider`` says what is missing in a provider's entry, one from outside included::
 
-``check_provider`` says what is missing in a provider's entry, one from outside included::
-
-    def test_my_provider():
-        check_provider(my_package.PROVIDER)
+def test_my_provider():
+check_provider(my_package.PROVIDER)
 """
 
 from __future__ import annotations

@@ -72,9 +72,7 @@ class ProxyUnderTest:
     @property
     def port(self) -> int:
         """The number of the open port."""
-        listening = self.daemon._listening
-        assert listening is not None
-        return listening.addresses[0][1]
+        return self.daemon.listening.addresses[0][1]
 
     @property
     def finished(self) -> list[Finished]:
