@@ -82,7 +82,9 @@ def text_event(event: Event, *, symbols: bool) -> str:
     """*event* in a line for people."""
     if isinstance(event, FaultsChanged):
         return f"{'🔧 ' if symbols else ''}Mode: {event.words} ({event.cause})"
-    way = event.provider if event.provider == event.upstream else f"{event.provider} at {event.upstream}"
+    way = event.provider
+    if event.upstream not in (event.provider, "-"):
+        way += f" at {event.upstream}"
     if isinstance(event, Arrived):
         return f"{'📨 ' if symbols else ''}#{event.number} {event.method} {event.path} -> {way}"
     parts = [

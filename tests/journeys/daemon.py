@@ -115,7 +115,8 @@ class Daemon:
         mark = "zz" + "".join(_LETTERS[int(digit)] for digit in str(next(self._marks)))
         start = len(self.output)
         self.type(f"{text}\n{mark}")
-        said = self.wait_for(re.escape(f'"{mark}" is no command'), start)
+        # Within a line of JSON the quotes are escaped.
+        said = self.wait_for(rf'\\?"{mark}\\?" is no command', start)
         return self.output[start : said.start()]
 
     def wait_for(self, pattern: str, start: int = 0) -> re.Match[str]:
