@@ -257,7 +257,6 @@ class Daemon(Service):
                 providers=self.providers.values(),
                 timeouts=config.timeouts,
                 sandbox=config.sandbox.enabled,
-                mode=self.control.mode_in_words(),
                 notes=self._start_notes,
                 warnings=self._warnings,
                 symbols=self.output.symbols,
@@ -280,8 +279,7 @@ class Daemon(Service):
             "mode": self.control.mode_in_words(),
             "requests": self.pipeline.handled,
             "upstreams": {
-                name: {"provider": one.provider.name, "base_url": one.base_url}
-                for name, one in sorted(self._upstreams.items())
+                name: {"provider": one.provider.name} for name, one in sorted(self._upstreams.items())
             },
         }
 

@@ -51,7 +51,6 @@ class Facts:
     providers: Iterable[Provider]
     timeouts: Timeouts
     sandbox: bool
-    mode: str
     notes: Sequence[str]
     warnings: Sequence[str]
     symbols: bool

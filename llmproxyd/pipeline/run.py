@@ -34,6 +34,7 @@ from llmproxyd.pipeline.relay import Relay
 from llmproxyd.pipeline.route import Route
 from llmproxyd.pipeline.upstream import Sender
 from llmproxyd.providers.base import EndpointKind, Streams
+from llmproxyd.wire.agent import abort
 
 FAULT_FIELD = b"x-llmproxyd-fault"
 
@@ -80,18 +81,14 @@ class Pipeline:
             self._route(exchange)
             self._check(exchange)
             looked = self._look(exchange)
-        except ProxyError as error:
-            self._refuse(exchange, error)
-            return exchange
+            if looked is None:
+                self._decided(exchange)
+            else:
+                exchange.work = looked.cancel
+                looked.addCallback(lambda _: self._decided(exchange))
+                looked.addErrback(self._failed, exchange)
         except Exception:
-            self._broken(exchange, Failure())
-            return exchange
-        if looked is None:
-            self._decided(exchange)
-        else:
-            exchange.work = looked.cancel
-            looked.addCallback(lambda _: self._decided(exchange))
-            looked.addErrback(self._failed, exchange)
+            self._failed(Failure(), exchange)
         return exchange
 
     def client_gone(self, exchange: Exchange) -> None:
@@ -188,11 +185,7 @@ class Pipeline:
 
     def _decided(self, exchange: Exchange) -> None:
         """Inject, or send on."""
-        try:
-            chosen = self._choose(exchange)
-        except ProxyError as error:
-            self._refuse(exchange, error)
-            return
+        chosen = self._choose(exchange)
         if chosen is not None:
             answer.inject(exchange, chosen, self._wall(), self._clock.seconds())
             return
@@ -235,7 +228,11 @@ class Pipeline:
         exchange.work = None
         idle = route.upstream.timeouts.idle
         relay = Relay(exchange, response, self._clock, self._wall, idle)
-        relay.begin(response)
+        try:
+            relay.begin(response)
+        except Exception:
+            abort(getattr(incoming, "original", incoming))
+            raise
         incoming.deliverBody(relay)
 
     # How it can end.
@@ -256,13 +253,15 @@ class Pipeline:
         """A fault of our own: told to the log whole, to the client in a word."""
         self.log.failure("request {id} failed within the proxy", failure, id=exchange.request_id)
         error = Refused(500, "internal_error", "The proxy failed; its log has the details.")
-        if exchange.committed:
-            now = self._clock.seconds()
-            exchange.cut(End.TRUNCATED, error.code, error.message, now)
-        else:
-            if exchange.dialect is None:
-                exchange.dialect = exchange.policy.router.dialect_of(exchange.request)
-            self._refuse(exchange, error)
+        if not exchange.committed:
+            try:
+                if exchange.dialect is None:
+                    exchange.dialect = exchange.policy.router.dialect_of(exchange.request)
+                self._refuse(exchange, error)
+                return
+            except Exception:
+                self.log.failure("request {id} could not even be refused", id=exchange.request_id)
+        exchange.cut(End.TRUNCATED, error.code, error.message, self._clock.seconds())
 
     def _arrived(self, exchange: Exchange, upstream: str) -> None:
         assert exchange.dialect is not None

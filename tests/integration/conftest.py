@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import gc
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred, ensureDeferred
+from bench import Ask, Bench, reactor
+from twisted.internet.defer import ensureDeferred
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
-from wireclient import Client, connect, pause
+from wireclient import pause
 
-from llmproxyd.providers.registry import registry
-from llmproxyd.testing.proxy import ProxyUnderTest
 from llmproxyd.testing.upstream import Action, FakeUpstream
-
-reactor: Any = _reactor
 
 SETTLE = 1.0
 """Seconds for closed connections to be gone."""
@@ -68,47 +64,11 @@ def upstream(_nothing_left: None) -> Iterator[FakeUpstream]:
     pytest_twisted.blockon(made.stop())
 
 
-class Bench:
-    """Makes proxies and clients, and takes them away."""
-
-    def __init__(self, upstream: FakeUpstream) -> None:
-        self._upstream = upstream
-        self._proxies: list[ProxyUnderTest] = []
-        self._clients: list[Client] = []
-
-    def proxy(self, *, base_url: str | None = None, **settings: Any) -> ProxyUnderTest:
-        """A proxy all of whose providers are the one upstream, but for *settings*."""
-        url = base_url or self._upstream.url
-        upstreams: dict[str, Any] = {name: {"base_url": url} for name in registry()}
-        for name, more in settings.pop("upstreams", {}).items():
-            upstreams[name] = upstreams.get(name, {}) | more
-        made = ProxyUnderTest(reactor, {"upstreams": upstreams, **settings}).start()
-        self._proxies.append(made)
-        return made
-
-    async def client(self, proxy: ProxyUnderTest) -> Client:
-        made = await connect(proxy.port)
-        self._clients.append(made)
-        return made
-
-    async def close(self) -> None:
-        for client in self._clients:
-            if client.lost is None:
-                client.transport.abortConnection()
-        for proxy in self._proxies:
-            stopping: Deferred[None] | None = proxy.stop()
-            if stopping is not None:
-                await stopping
-
-
 @pytest.fixture
 def bench(upstream: FakeUpstream) -> Iterator[Bench]:
     made = Bench(upstream)
     yield made
     pytest_twisted.blockon(ensureDeferred(made.close()))
-
-
-Ask = Callable[..., Awaitable[Any]]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import pytest_twisted
-from conftest import Bench
+from bench import Bench
 from wireclient import Client, pause, request, until
 
 from llmproxyd.testing.upstream import (

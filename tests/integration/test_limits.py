@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from conftest import Bench
+from bench import Bench
 from wireclient import request
 
 from llmproxyd.testing.upstream import LAST_CHUNK, FakeUpstream, Send, chunk, json_answer

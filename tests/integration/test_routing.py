@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from conftest import Bench, reactor
+from bench import Bench, reactor
 from wireclient import Answer, get, request
 
 from llmproxyd.testing.proxy import ProxyUnderTest

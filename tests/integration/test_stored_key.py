@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from conftest import Ask, Bench
+from bench import Ask, Bench
 from wireclient import get, request
 
 from llmproxyd.testing.upstream import FakeUpstream, Send, json_answer

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from conftest import Ask, Bench
+from bench import Ask, Bench
 from wireclient import Answer, parse, request
 
 from llmproxyd.model import End

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 import trustme
-from conftest import Bench, reactor
+from bench import Bench, reactor
 from twisted.internet import ssl
 from wireclient import request, until
 

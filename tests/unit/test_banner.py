@@ -27,7 +27,6 @@ FACTS = Facts(
     providers=PROVIDERS,
     timeouts=Timeouts(connect=10, headers=600, idle=90),
     sandbox=False,
-    mode="No error (pass through)",
     notes=[],
     warnings=[],
     symbols=False,
