@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
+
+import pytest
+from docutils.core import publish_string
 
 from llmproxyd.config.load import load
 from llmproxyd.faults.language import KINDS, OPTIONS, SetFault, parse
 from llmproxyd.providers.registry import registry
 from llmproxyd.tap import Options
 
-README = (Path(__file__).parents[2] / "README.rst").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.rst").read_text()
 
 
 def block_with(text: str) -> str:
@@ -19,6 +24,17 @@ def block_with(text: str) -> str:
     found = [block for block in blocks if text in block]
     assert len(found) == 1, f"{len(found)} blocks hold {text!r}"
     return re.sub(r"(?m)^    ", "", found[0])
+
+
+@pytest.mark.parametrize("name", ["README.rst", "CHANGELOG.rst"])
+def test_it_is_valid(name: str) -> None:
+    said = io.StringIO()
+    publish_string(
+        (ROOT / name).read_text(),
+        writer="null",
+        settings_overrides={"report_level": 1, "halt_level": 5, "warning_stream": said},
+    )
+    assert said.getvalue() == ""
 
 
 def test_every_option_is_in_its_table() -> None:
