@@ -7,8 +7,7 @@ of the upstream's connection (``upstream``) and from a refusal of our own (``pro
 from __future__ import annotations
 
 from email.utils import formatdate
-
-from twisted.web.http import RESPONSES
+from http import HTTPStatus
 
 from llmproxyd.errors import ProxyError, Refused
 from llmproxyd.faults.choose import Chosen
@@ -52,6 +51,14 @@ def stream_error(exchange: Exchange, form: StreamForm, error: ProxyError, wall: 
     return dialect.stream_error(form, _local(dialect, error), exchange.error_context(wall))
 
 
+def _reason(status: int) -> bytes:
+    """The registered phrase, none for a status that has none (529)."""
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b""
+
+
 def _local(dialect: Provider, error: ProxyError) -> ErrorSpec:
     return dialect.dialect.local(error.status, error.code, error.message)
 
@@ -61,8 +68,7 @@ def _send(exchange: Exchange, reply: Reply, origin: str, code: str, wall: float,
     if exchange.policy.error_headers:
         headers += [(b"x-llmproxyd-error", origin.encode()), (b"x-llmproxyd-code", code.encode())]
     headers.append((b"x-llmproxyd-request-id", exchange.request_id.encode()))
-    reason = RESPONSES.get(reply.status, b"Unknown Status")
-    exchange.start(Response(reply.status, reason, headers, len(reply.body)))
+    exchange.start(Response(reply.status, _reason(reply.status), headers, len(reply.body)))
     if exchange.request.method != b"HEAD":
         exchange.write(reply.body)
     exchange.finish(now)
