@@ -32,7 +32,6 @@ from llmproxyd.providers.base import Provider
 from llmproxyd.providers.registry import ProviderError, registry
 
 DEFAULT_PORT = 8888
-DEFAULT_PIDFILE = "twistd.pid"
 
 
 class Options(usage.Options):
@@ -144,12 +143,15 @@ class Options(usage.Options):
         return int(text)
 
     def _keep_no_pidfile(self) -> None:
-        """Leave no ``twistd.pid`` behind where nobody asked for one.
+        """Write no ``twistd.pid`` where nobody asked for one.
 
-        twistd would refuse to start a second daemon in the same folder because of it.
+        twistd would refuse to start a second daemon in the same folder because of it.  In the
+        background (without ``-n``) the file is the way to find the daemon, and stays.
         """
         parent = self.parent
-        if parent is not None and parent.get("nodaemon") and parent.get("pidfile") == DEFAULT_PIDFILE:
+        if parent is None or not parent.get("nodaemon"):
+            return
+        if not any(word.startswith("--pidfile") for word in sys.argv):
             parent["pidfile"] = ""
 
 
