@@ -6,6 +6,7 @@ Imported when there is a terminal: Twisted's line editor installs a reactor on i
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import termios
 from collections.abc import Callable
@@ -22,18 +23,36 @@ from llmproxyd.operator.stdin import LINE_LIMIT, STDIN, Descriptor, in_foregroun
 HISTORY = 200
 """Lines that the arrow keys bring back."""
 
+STDOUT = 1
+
+COLUMNS = 80
+"""Of a terminal that does not tell."""
+
 
 class Editor(HistoricRecvLine):
     """One line at the bottom of a terminal, with history.
 
+    Twisted's editor keeps the line and knows the keys; what is seen is drawn here, anew after
+    each key, because the line may take several rows and log lines may push it down.
+
+    :param width: columns of the terminal.
     :param ended: called on Ctrl-D in an empty line.
     """
 
-    def __init__(self, control: Control, output: Output, ended: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        control: Control,
+        output: Output,
+        ended: Callable[[], None],
+        width: Callable[[], int],
+    ) -> None:
         super().__init__()
         self._control = control
         self._output = output
         self._ended = ended
+        self._width = width
+        self._cursor = 0
+        """Where the cursor was left, in characters from the start of the prompt."""
 
     def initializeScreen(self) -> None:
         """Leave the screen as it is; the prompt is the output's to show."""
@@ -57,13 +76,24 @@ class Editor(HistoricRecvLine):
 
     def hidden(self) -> str:
         """See :class:`~llmproxyd.observe.output.Prompt`."""
-        return "\r\x1b[K"
+        rows = self._cursor // self._width()
+        self._cursor = 0
+        return "\r" + (f"\x1b[{rows}A" if rows else "") + "\x1b[J"
 
     def shown(self) -> str:
         """See :class:`~llmproxyd.observe.output.Prompt`."""
-        typed = b"".join(self.lineBuffer).decode("utf-8", "replace")
-        back = len(self.lineBuffer) - self.lineBufferIndex
-        return self._control.prompt() + typed + (f"\x1b[{back}D" if back else "")
+        width = self._width()
+        prompt = self._control.prompt()
+        text = prompt + b"".join(self.lineBuffer).decode("ascii", "replace")
+        end, self._cursor = len(text), len(prompt) + self.lineBufferIndex
+        if end % width == 0:
+            # A terminal stays in the last column until another character comes.
+            text += " \r"
+        if self._cursor == end:
+            return text
+        rows, column = end // width - self._cursor // width, self._cursor % width
+        up = f"\x1b[{rows}A" if rows else ""
+        return f"{text}{up}\r" + (f"\x1b[{column}C" if column else "")
 
     def keystrokeReceived(self, keyID: bytes, modifier: object) -> None:
         """A key; one without a meaning here is ignored."""
@@ -72,75 +102,72 @@ class Editor(HistoricRecvLine):
             handler()
         elif keyID in self._printableChars:
             self.characterReceived(keyID, False)
+        self._redraw()
 
     def characterReceived(self, ch: bytes, moreCharactersComing: bool) -> None:
         """A character is typed at the cursor."""
         if len(self.lineBuffer) < LINE_LIMIT:
-            self.lineBuffer.insert(self.lineBufferIndex, ch)
-            self.lineBufferIndex += 1
-        if not moreCharactersComing:
-            self.redraw()
-
-    def redraw(self) -> None:
-        """Show the line anew."""
-        self._output.raw(self.hidden() + self.shown())
+            super().characterReceived(ch, moreCharactersComing)
 
     def lineReceived(self, line: bytes) -> None:
         """A line is entered."""
-        text = line.decode("utf-8", "replace").strip()
+        text = line.decode("ascii", "replace").strip()
         if text:
             self._output.write(self._control.run(text).text)
-        else:
-            self.redraw()
 
     def handle_RETURN(self) -> None:
         """Enter what was typed and go on below it."""
-        line = b"".join(self.lineBuffer)
-        self.lineBuffer = []
-        self.lineBufferIndex = 0
-        if line:
-            self.historyLines = [*self.historyLines[-HISTORY:], line]
-        self.historyPosition = len(self.historyLines)
+        self.handle_END()
+        self._redraw()
         self._output.raw("\r\n")
-        self.lineReceived(line)
+        self._cursor = 0
+        super().handle_RETURN()
+        del self.historyLines[:-HISTORY]
+        self.historyPosition = len(self.historyLines)
 
     def handle_EOF(self) -> None:
         """Ctrl-D: leave, when nothing is typed."""
         if not self.lineBuffer:
             self._output.raw("\r\n")
+            self._cursor = 0
             self._ended()
 
     def handle_KILL(self) -> None:
         """Ctrl-K: forget what is right of the cursor."""
         del self.lineBuffer[self.lineBufferIndex :]
-        self.redraw()
 
     def handle_DISCARD(self) -> None:
         """Ctrl-U: forget what is left of the cursor."""
         del self.lineBuffer[: self.lineBufferIndex]
         self.lineBufferIndex = 0
-        self.redraw()
 
     def handle_CLEAR(self) -> None:
         """Ctrl-L: an empty screen."""
         self._output.raw("\x1b[H\x1b[2J")
-        self.redraw()
+        self._cursor = 0
+
+    def _redraw(self) -> None:
+        self._output.raw(self.hidden() + self.shown())
 
 
-class _Screen:
-    """What Twisted's terminal protocol writes to."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
+class _Undrawn:
+    """What Twisted's editor writes to: nothing of it is shown, :class:`Editor` draws."""
 
     def write(self, data: bytes) -> None:
-        self._output.raw(data.decode("utf-8", "replace"))
+        """See the class."""
 
     def writeSequence(self, pieces: list[bytes]) -> None:
-        self.write(b"".join(pieces))
+        """See the class."""
 
     def loseConnection(self) -> None:
-        """The screen stays."""
+        """See the class."""
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(STDOUT).columns or COLUMNS
+    except OSError:
+        return COLUMNS
 
 
 class TerminalConsole:
@@ -155,7 +182,7 @@ class TerminalConsole:
         self._ended = ended
         self._cooked: list[Any] | None = None
         self._before: dict[int, Any] = {}
-        self._editor = Editor(control, output, ended)
+        self._editor = Editor(control, output, ended, _columns)
         self._terminal = ServerProtocol(lambda: self._editor)
         self._descriptor = Descriptor(self._terminal.dataReceived, self._hung_up, self._pause)
 
@@ -165,7 +192,7 @@ class TerminalConsole:
         for number in (signal.SIGTTIN, signal.SIGTTOU):
             self._before[number] = signal.signal(number, signal.SIG_IGN)
         self._before[signal.SIGCONT] = signal.signal(signal.SIGCONT, self._continued)
-        self._terminal.makeConnection(_Screen(self._output))
+        self._terminal.makeConnection(_Undrawn())
         self._resume()
 
     def stop(self) -> None:

@@ -24,7 +24,7 @@ PROMPT = "Enter command: "
 class Session:
     """A daemon on a pseudo-terminal of its own."""
 
-    def __init__(self, folder: Path, *arguments: str, shell: bool = False) -> None:
+    def __init__(self, folder: Path, *arguments: str, shell: bool = False, columns: int = 120) -> None:
         self.ready = folder / "ready"
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("LLMPROXYD_")
@@ -33,9 +33,15 @@ class Session:
         self.command = " ".join([TWISTD, *command])
         program, words = ("/bin/sh", ["-i"]) if shell else (TWISTD, command)
         self.child = pexpect.spawn(
-            program, words, env=environment, encoding="utf-8", timeout=20, dimensions=(50, 120), cwd=folder
+            program,
+            words,
+            env=environment,
+            encoding="utf-8",
+            timeout=20,
+            dimensions=(50, columns),
+            cwd=folder,
         )
-        self.screen = pyte.Screen(120, 50)
+        self.screen = pyte.Screen(columns, 50)
         self.child.logfile_read = self
         self._stream = pyte.Stream(self.screen)
 
@@ -125,6 +131,33 @@ def test_log_lines_leave_a_half_typed_command_whole(session: Session) -> None:
     assert session.shown() == f"{PROMPT}c 1"
     session.child.send("2\r")
     session.child.expect("next 12 requests")
+
+
+def test_a_command_longer_than_a_row_stays_whole_below_the_log(tmp_path: Path) -> None:
+    session = Session(tmp_path, columns=60)
+    child = session.child
+    child.expect(PROMPT)
+    session.type("c * model=none")
+    child.expect(re.escape("[Context length exceeded: every request] " + PROMPT))
+    child.send("r 7 retry_after=2 path=/v1/chat/* upstream=openai for=10m")
+    child.send("\x01\x1b[C\x1b[C\x7f\x7f\x1b[C\x05")
+    child.send("\x01r \x05")
+    time.sleep(0.3)
+    assert session.ask()[0] == 200
+    child.expect(r"#1 .* 200 in")
+    time.sleep(0.3)
+    child.expect(pexpect.TIMEOUT, timeout=0.2)
+    screen = [line.rstrip() for line in session.screen.display]
+    typed = "[Context length exceeded: every request] Enter command: r 7 retry_after=2 path=/v1/chat/* "
+    typed += "upstream=openai for=10m"
+    rows = [typed[start : start + 60].rstrip() for start in range(0, len(typed), 60)]
+    last = max(number for number, line in enumerate(screen) if line)
+    assert screen[last - len(rows) + 1 : last + 1] == rows
+    assert sum("Enter command: r 7" in line for line in screen) == 1
+    child.send("\r")
+    child.expect("next 7 requests")
+    child.expect("only upstream openai")
+    child.close(force=True)
 
 
 def test_an_active_fault_stands_in_the_prompt(session: Session) -> None:
