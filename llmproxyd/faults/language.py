@@ -79,6 +79,8 @@ _PLAIN: Mapping[str, Command] = {
 _WORD = re.compile(r"([A-Za-z]+|\?)(.*)", re.DOTALL)
 _KIND = re.compile(r"\s*([A-Za-z_-]+)(.*)", re.DOTALL)
 _OPTION_START = re.compile(r"(?:^|\s)([A-Za-z_]+)\s*=")
+# Not where the next word is an option of its own: then this one has no value.
+_SPACED_EQUALS = re.compile(r"\s*=\s*(?![A-Za-z_]+\s*=)")
 _COUNT = re.compile(r"[0-9]{1,9}")
 _DECIMAL = re.compile(r"[0-9]*\.[0-9]+")
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*%")
@@ -209,7 +211,7 @@ def parse_options(text: str, accepted: tuple[str, ...] = OPTIONS) -> Options:
     :raises LanguageError: an option that is unknown, given twice or impossible.
     """
     given: dict[str, str] = {}
-    for word in re.sub(r"\s*=\s*", "=", text).split():
+    for word in _SPACED_EQUALS.sub("=", text).split():
         name, equals, value = word.partition("=")
         name = name.lower()
         if not equals:

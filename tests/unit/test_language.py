@@ -422,3 +422,15 @@ def test_every_share_is_that_much_as_decimal_and_percent(fraction: float) -> Non
     when = parse_when(f"{fraction * 100:.9f}%")
     assert isinstance(when, Share)
     assert when.fraction == pytest.approx(fraction, abs=1e-9)
+
+
+@pytest.mark.parametrize("text", ["c path= model=x", "c path = model = x", "c path=", "c model=x path= "])
+def test_an_option_without_a_value_does_not_take_the_next_one(text: str) -> None:
+    with pytest.raises(LanguageError, match="path= needs a value"):
+        parse(text)
+
+
+def test_a_value_may_hold_an_equals_sign() -> None:
+    command = parse("c path=/a=b model=m=n")
+    assert isinstance(command, SetFault)
+    assert (command.rule.match.path, command.rule.match.model) == ("/a=b", "m=n")
