@@ -20,7 +20,7 @@ WallClock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The head of a request as the client sent it.
+    """The head of a request as the client sent it.  Keys stand in its fields and query: no repr.
 
     :param method: upper case as received (``b"POST"``).
     :param target: raw origin-form request target, path and query, never decoded.
@@ -30,12 +30,12 @@ class Request:
     """
 
     method: bytes
-    target: bytes
-    headers: RawHeaders
+    target: bytes = field(repr=False)
+    headers: RawHeaders = field(repr=False)
     version: tuple[int, int] = (1, 1)
     peer: str = "-"
     path: bytes = field(init=False)
-    query: bytes = field(init=False)
+    query: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         path, _, query = self.target.partition(b"?")
@@ -59,7 +59,7 @@ class Response:
 
     status: int
     reason: bytes
-    headers: RawHeaders
+    headers: RawHeaders = field(repr=False)
     length: int | None = None
     version: tuple[int, int] = (1, 1)
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IPushProducer
 
+from llmproxyd.errors import ProxyError
 from llmproxyd.faults.choose import Chosen
 from llmproxyd.http.body import BodySource
 from llmproxyd.model import End, Finished, Request, Response
@@ -49,6 +50,8 @@ class Exchange:
     :param request_id: unique, of letters, digits and ``-``.
     :param arrived: monotonic seconds.
     :param ended: called once with the final event.
+    :ivar work: stops what is done for the client, which has left.
+    :ivar give_up: breaks off a body on its way, visibly, for the reason given.
     """
 
     __slots__ = (
@@ -60,6 +63,7 @@ class Exchange:
         "detail",
         "dialect",
         "fault",
+        "give_up",
         "model",
         "number",
         "policy",
@@ -98,6 +102,7 @@ class Exchange:
         self.streaming: bool | None = None
         self.fault: Chosen | None = None
         self.work: Callable[[], None] | None = None
+        self.give_up: Callable[[ProxyError], None] | None = None
         self.committed = False
         self.status = 0
         self.sent = 0
@@ -173,7 +178,7 @@ class Exchange:
 
     def _close(self, end: End, now: float) -> None:
         ended, self._ended = self._ended, None
-        self.work = self.responder = None
+        self.work = self.give_up = self.responder = None
         route = self.route
         if ended is not None:
             ended(

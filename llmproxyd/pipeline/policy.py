@@ -31,7 +31,7 @@ class Upstream:
     base_url: str
     timeouts: Timeouts = Timeouts()
     api_key: Secret | None = None
-    headers: RawHeaders = ()
+    headers: RawHeaders = field(default=(), repr=False)
     origins: frozenset[str] = frozenset()
     base: bytes = field(init=False)
     host: bytes = field(init=False)

@@ -15,7 +15,7 @@ from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 from zope.interface import implementer
 
-from llmproxyd.errors import Retryable, UpstreamError
+from llmproxyd.errors import ProxyError, Retryable, UpstreamError
 from llmproxyd.http.framing import Framing, Tracker, tracker
 from llmproxyd.http.headers import end_to_end, first
 from llmproxyd.model import End, Response, WallClock
@@ -59,6 +59,7 @@ class Relay(Protocol):
             self._abandon()
             return
         exchange.work = self._abandon
+        exchange.give_up = self._give_up
         exchange.responder.feed_from(self)
         self._timer = self._clock.callLater(self._idle, self._stalled)
 
@@ -89,7 +90,14 @@ class Relay(Protocol):
         )
         self._break_off(error, End.IDLE if self._error else End.TRUNCATED)
 
-    def _break_off(self, error: UpstreamError, end: End) -> None:
+    def _give_up(self, error: ProxyError) -> None:
+        """Break off from our side, as visibly as when the upstream does."""
+        if self._exchange.responder is not None:
+            self._exchange.responder.fed()
+            self._break_off(error, End.TRUNCATED)
+        self._abandon()
+
+    def _break_off(self, error: ProxyError, end: End) -> None:
         exchange = self._exchange
         responder = exchange.responder
         assert responder is not None

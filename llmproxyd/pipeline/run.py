@@ -105,15 +105,14 @@ class Pipeline:
         return waiting
 
     def cut_all(self) -> None:
-        """End every request now: those without an answer get a 503, others are cut."""
-        now = self._clock.seconds()
+        """End every request now: those without an answer get a 503, others break off visibly."""
         error = Refused(503, "shutting_down", "The proxy is stopping.", ((b"retry-after", b"1"),))
         for exchange in list(self.active):
-            work, exchange.work = exchange.work, None
-            if exchange.committed:
-                exchange.cut(End.TRUNCATED, error.code, error.message, now)
-            elif exchange.dialect is not None:
-                self._refuse(exchange, error)
+            if exchange.give_up is not None:
+                exchange.give_up(error)
+                continue
+            work = exchange.work
+            self._refuse(exchange, error)
             if work is not None:
                 work()
 

@@ -162,7 +162,7 @@ class Facts:
     query_names: frozenset[bytes] = frozenset()
     header_names: frozenset[bytes] = frozenset()
     scheme: bytes = b""
-    key_prefix: bytes = b""
+    key_prefix: bytes = field(default=b"", repr=False)
     agent: bytes = b""
 
 

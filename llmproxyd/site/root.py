@@ -39,13 +39,6 @@ class Root(Resource):
         """The resource for the whole remaining path."""
         request.prepath.extend(request.postpath)
         request.postpath = []
-        return self._pick(request)
-
-    def render(self, request: IRequest) -> int | bytes:
-        """A target without any path segment (``*`` and the like) is the proxy's to refuse."""
-        return self._pick(request).render(request)  # type: ignore[no-any-return]
-
-    def _pick(self, request: IRequest) -> IResource:
         if request.method in LOCAL_METHODS:
             path = request.uri.partition(b"?")[0]
             return self._local.get(path, self._proxy)

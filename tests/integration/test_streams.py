@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from bench import Ask, Bench
-from wireclient import Answer, parse, request
+from wireclient import Answer, parse, request, until
 
 from llmproxyd.model import End
 from llmproxyd.testing.upstream import (
@@ -344,3 +344,28 @@ async def test_the_next_request_is_not_harmed(bench: Bench, upstream: FakeUpstre
     await first.closed()
     second = await bench.client(proxy)
     assert (await second.ask(request(CHAT))).body == ONE
+
+
+@pytest.mark.parametrize(
+    ("piece", "events"), [(ONE, 2), (b'data: {"x"', 0)], ids=["between events", "within one"]
+)
+@pytest_twisted.ensureDeferred
+async def test_stopping_breaks_a_stream_off_as_visibly(
+    bench: Bench, upstream: FakeUpstream, piece: bytes, events: int
+) -> None:
+    upstream.scripts = [[Send(stream_head() + chunk(piece)), Stall()]]
+    proxy = bench.proxy()
+    client = await bench.client(proxy)
+    client.send(request(CHAT))
+    await client.has(piece)
+    proxy.daemon.pipeline.cut_all()
+    await client.closed()
+    parsed = parse(client.received, bodiless=False, ended=True)
+    assert parsed is not None
+    got, _ = parsed
+    assert not got.whole
+    assert got.body.count(b"\n\n") == events
+    if events:
+        assert told(got.body.removeprefix(ONE))["error"]["code"] == "shutting_down"
+    assert [(one.end, one.code) for one in proxy.finished] == [(End.TRUNCATED, "shutting_down")]
+    await until(lambda: not upstream.open, "the end of the upstream's connection")

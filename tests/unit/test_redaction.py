@@ -13,7 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmproxyd.model import Request, Response
 from llmproxyd.observe.logs import json_line
+from llmproxyd.pipeline.policy import Upstream
+from llmproxyd.providers.detect import facts_of
+from llmproxyd.providers.registry import registry
 from llmproxyd.redaction import REDACTED, Secret
 
 KEY = "sk-proj-0123456789abcdef"
@@ -76,3 +80,17 @@ def test_secrets_are_equal_when_their_texts_are(one: str, other: str) -> None:
 
 def test_secret_is_no_text() -> None:
     assert Secret(KEY) != KEY
+
+
+def test_nothing_that_carries_a_key_shows_it() -> None:
+    fields = [(b"Authorization", b"Bearer " + KEY.encode()), (b"Set-Cookie", KEY.encode())]
+    request = Request(b"POST", b"/v1/models?key=" + KEY.encode(), fields)
+    upstream = Upstream(
+        name="openai",
+        provider=registry()["openai"],
+        base_url="http://127.0.0.1:1",
+        api_key=Secret(KEY),
+        headers=fields,
+    )
+    for one in (request, Response(200, b"OK", fields), facts_of(request), upstream):
+        assert KEY[:6] not in repr(one)
