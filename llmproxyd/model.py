@@ -1,6 +1,7 @@
-"""The nouns of the proxy: frozen requests, responses and events.
+"""The nouns of the proxy: requests, responses and events.  Nobody changes one that is made.
 
-Bottom of the house: no I/O, no policy.  Header fields are raw lists of pairs, in order,
+Bottom of the house: no I/O, no policy.  Those that are made for every request are not declared
+frozen: that costs each of them more than a microsecond.  Header fields are raw lists of pairs, in order,
 from wire to wire; a mapping is built only by whoever needs one.
 """
 
@@ -18,6 +19,19 @@ WallClock = Callable[[], float]
 """Seconds since the epoch.  It may jump, so nothing waits on it: waits use the reactor's clock."""
 
 
+class Memo:
+    """What was worked out once for all requests with the same head on one connection.
+
+    :ivar key: what it holds for; anything else must be worked out anew.
+    """
+
+    __slots__ = ("key", "value")
+
+    def __init__(self) -> None:
+        self.key: object = None
+        self.value: object = None
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """The head of a request as the client sent it.  Keys stand in its fields and query: no repr.
@@ -27,6 +41,7 @@ class Request:
     :param headers: all fields, hop-by-hop ones included.
     :param version: ``(1, 1)`` or ``(1, 0)``.
     :param peer: address of the client, ``host:port``.
+    :param memo: shared by requests that differ in nothing but the length of their bodies.
     """
 
     method: bytes
@@ -34,6 +49,7 @@ class Request:
     headers: RawHeaders = field(repr=False)
     version: tuple[int, int] = (1, 1)
     peer: str = "-"
+    memo: Memo = field(default_factory=Memo, repr=False, compare=False)
     path: bytes = field(init=False)
     query: bytes = field(init=False, repr=False)
 
@@ -50,7 +66,7 @@ class Request:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Response:
     """The head of a response.
 
@@ -82,7 +98,7 @@ class End(StrEnum):
     CLIENT_GONE = "client_gone"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Arrived:
     """A request was read and given its number."""
 
@@ -94,7 +110,7 @@ class Arrived:
     upstream: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Finished:
     """A request is over: one per request, whatever happened.
 

@@ -6,6 +6,7 @@ ends the start in one line), stopping closes them and lets running requests end.
 
 from __future__ import annotations
 
+import gc
 import random
 import secrets
 import signal
@@ -19,10 +20,9 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, LogLevel
-from twisted.web.client import HTTPConnectionPool
 
 from llmproxyd import ready
-from llmproxyd.config.schema import Config
+from llmproxyd.config.schema import Config, Server
 from llmproxyd.config.schema import Upstream as Settings
 from llmproxyd.control import Control
 from llmproxyd.faults import words
@@ -46,6 +46,8 @@ from llmproxyd.site.root import PublicSite, Root
 from llmproxyd.units import format_duration
 from llmproxyd.wire import tls
 from llmproxyd.wire.agent import ProxyAgent
+from llmproxyd.wire.head import Limits
+from llmproxyd.wire.wheel import Wheel
 
 REMIND = 60.0
 """Seconds between reminders of an active fault in the log."""
@@ -91,6 +93,7 @@ class Daemon(Service):
         self._started = reactor.seconds()
         self._reminder = LoopingCall(self._remind)
         self._reminder.clock = reactor
+        self.wheel = Wheel(reactor)
         self.sink = Sink()
         self.engine = Engine(reactor.seconds, random.Random(), [rule.rule() for rule in config.faults.rules])
 
@@ -115,11 +118,12 @@ class Daemon(Service):
         router = router_of(config, upstreams, self.providers)
         self.pipeline = Pipeline(
             policy=policy_of(config, router, guard=False),
-            sender=Sender(reactor, lambda upstream: clients[upstream.name]),
+            sender=Sender(self.wheel, clients),
             engine=self.engine,
             emit=self.sink.emit,
-            clock=reactor,
+            wheel=self.wheel,
             wall=time.time,
+            announcing=lambda: self.sink.announcing,
             prefix=secrets.token_hex(4),
         )
         self.control = Control(
@@ -135,10 +139,17 @@ class Daemon(Service):
             symbols=self.output.symbols,
         )
         self._start_notes = self._start_mode()
-        self.sink.subscribe(self._requests)
-        root = Root(ProxyResource(self.pipeline, reactor), {b"/health": Health(self.state)})
-        public = PublicSite(root, idle=config.server.idle_timeout, clock=reactor)
-        self._listening = listen(reactor, config.listen, public)
+        self.sink.subscribe(self._requests, arrivals=self._requests.announces)
+        root = Root(ProxyResource(self.pipeline), {b"/health": Health(self.state)})
+        self._site = PublicSite(
+            root,
+            self.pipeline,
+            clock=reactor,
+            wall=time.time,
+            wheel=self.wheel,
+            limits=limits_of(config.server),
+        )
+        self._listening = listen(reactor, config.listen, self._site)
         try:
             refuse_loops(self._listening, upstreams)
             exposed = exposure(self._listening, upstreams, meant=config.server.open)
@@ -154,11 +165,14 @@ class Daemon(Service):
         super().startService()
         self._greet()
         self._reminder.start(REMIND, now=False)
+        # What is there now stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
         if self._ready_file is not None:
             ready.announce(self._ready_file, self.listening.urls[0])
 
     def _clients(self, upstreams: Mapping[str, Upstream]) -> dict[str, PassThroughClient]:
-        self._pools: list[HTTPConnectionPool] = []
+        self._agents: list[ProxyAgent] = []
         clients = {}
         for name, upstream in upstreams.items():
             settings = self.config.upstreams.get(name, Settings())
@@ -173,11 +187,14 @@ class Daemon(Service):
             agent = ProxyAgent(
                 self.reactor,
                 trust,
+                wheel=self.wheel,
                 connect_timeout=upstream.timeouts.connect,
+                max_connections=settings.pool.max_connections,
                 max_idle=settings.pool.max_idle,
                 idle=settings.pool.idle,
+                proxy=None if settings.proxy is None else settings.proxy.reveal().encode(),
             )
-            self._pools.append(agent.pool)
+            self._agents.append(agent)
             clients[name] = client_for(agent)
         return clients
 
@@ -303,6 +320,7 @@ class Daemon(Service):
             return None
         self.log.info("Stopping")
         self._close_ports()
+        self._site.close_idle()
         if self._ready_file is not None:
             ready.forget(self._ready_file)
         if self._console is not None:
@@ -343,10 +361,20 @@ class Daemon(Service):
             for port in self._sandbox.ports:
                 port.stopListening()
         # A peer that does not answer our goodbye does not hold us up.
-        closing = DeferredList([pool.closeCachedConnections() for pool in self._pools])
+        closing = DeferredList([agent.close() for agent in self._agents])
         return closing.addTimeout(GOODBYE, self.reactor).addBoth(lambda _: None)
 
     def _close_ports(self) -> None:
         if self._listening is not None:
             for port in self._listening.ports:
                 port.stopListening()
+
+
+def limits_of(server: Server) -> Limits:
+    """What a client may ask of a connection."""
+    return Limits(
+        max_headers=server.max_headers,
+        max_body=server.max_body,
+        header_timeout=server.header_timeout,
+        idle_timeout=server.idle_timeout,
+    )

@@ -76,8 +76,14 @@ class TLS:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Idle connections kept for the next request: so many, so long (seconds)."""
+    """Connections to one upstream.
 
+    :param max_connections: all at once; further requests wait, as long as for a connection.
+    :param max_idle: kept for the next request.
+    :param idle: seconds for which they are kept.
+    """
+
+    max_connections: Annotated[int, AtLeast(1)] = 256
     max_idle: Annotated[int, AtLeast(0)] = 64
     idle: Duration = 90.0
 
@@ -101,6 +107,7 @@ class Upstream:
     :param base_url: origin and optional path, no slash at the end; by default the provider's.
     :param api_key: sent instead of the client's own credential.
     :param headers: fields set on every request.
+    :param proxy: ``http://[user:password@]host[:port]``, an HTTP proxy through which it is reached.
     :param built_in: nobody mentioned it; it stands for the provider of the same name.
     """
 
@@ -109,6 +116,7 @@ class Upstream:
     api_key: Secret | None = None
     headers: Mapping[HeaderName, Secret] = field(default_factory=lambda: MappingProxyType({}))
     tls: TLS = TLS()
+    proxy: Secret | None = None
     pool: Pool = Pool()
     allow: Allow = Allow()
     name: str = field(default="", metadata=NOT_A_KEY)
@@ -127,7 +135,10 @@ class Server:
 
     :param single_upstream: everything goes there, whatever it looks like.
     :param max_body: bytes of a request's body.
-    :param idle_timeout: seconds that a kept connection may wait for its next request.
+    :param max_headers: bytes of a request's header fields.
+    :param header_timeout: seconds for the head of a request, from its first byte.
+    :param idle_timeout: seconds in which a client may do nothing: send no further request, no more of
+        a body that it has begun, read nothing of its answer.
     :param drain_timeout: seconds granted to open requests when stopping.
     :param error_headers: tell in header fields where an error was made.
     :param open: a stored key may be spent by whoever reaches the listener.
@@ -135,6 +146,8 @@ class Server:
 
     single_upstream: UpstreamReference | None = None
     max_body: Annotated[Size, AtLeast(1)] = 64 * 1024**2
+    max_headers: Annotated[Size, AtLeast(1024)] = 64 * 1024
+    header_timeout: Annotated[Duration, POSITIVE] = 30.0
     idle_timeout: Annotated[Duration, POSITIVE] = 75.0
     drain_timeout: Duration = 30.0
     error_headers: bool = True

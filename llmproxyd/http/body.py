@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.web.iweb import IBodyProducer
 
 
@@ -24,3 +24,20 @@ class BodySource(Protocol):
     def producer(self) -> IBodyProducer | None:
         """What writes it to an upstream; ``None`` for an empty one."""
         ...
+
+
+class _NoBody:
+    """Of a request that has none, or none that anybody will read."""
+
+    length = 0
+
+    def excerpt(self, whole: int, end: int) -> Deferred[bytes]:
+        """Nothing."""
+        return succeed(b"")
+
+    def producer(self) -> None:
+        """Nothing is sent."""
+        return
+
+
+NO_BODY: BodySource = _NoBody()

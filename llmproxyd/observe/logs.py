@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from time import localtime, strftime
 
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
@@ -22,7 +23,13 @@ LEVELS = {
 
 def text_time(wall: float) -> str:
     """``2026-11-20 14:30:15`` in local time."""
-    return strftime("%Y-%m-%d %H:%M:%S", localtime(wall))
+    return _text_second(int(wall))
+
+
+@lru_cache(maxsize=4)
+def _text_second(second: int) -> str:
+    """Thousands of lines may have the same one."""
+    return strftime("%Y-%m-%d %H:%M:%S", localtime(second))
 
 
 def json_time(wall: float) -> str:

@@ -7,6 +7,7 @@ query (Gemini's ``?key=`` stands there), and never a header value or a body.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -43,18 +44,24 @@ class RequestLog:
         self._as_json = as_json
         self._format: Callable[[Event, float], str] = json_event if as_json else self._text_event
         self._least = least
-        self._waiting: list[tuple[Event, float]] = []
+        self._waiting: list[str] = []
         self._timer: IDelayedCall | None = None
 
     def __call__(self, event: Event) -> None:
         """Take *event*; its line follows within :data:`FLUSH` seconds."""
         if not self._wanted(event):
             return
-        self._waiting.append((event, self._wall()))
+        # Kept as text: thousands of events that wait would keep the garbage collector at work.
+        self._waiting.append(self._format(event, self._wall()))
         if len(self._waiting) >= BATCH:
             self.flush()
         elif self._timer is None:
             self._timer = self._clock.callLater(FLUSH, self.flush)
+
+    @property
+    def announces(self) -> bool:
+        """Whether a request is told of when it arrives."""
+        return self._least in ("debug", "info") and self._output.terminal and not self._as_json
 
     def flush(self) -> None:
         """Write what is waiting."""
@@ -63,7 +70,7 @@ class RequestLog:
             timer.cancel()
         waiting, self._waiting = self._waiting, []
         if waiting:
-            self._output.write("".join(self._format(event, wall) for event, wall in waiting))
+            self._output.write("".join(waiting))
 
     def _wanted(self, event: Event) -> bool:
         if self._least in ("debug", "info"):
@@ -82,25 +89,27 @@ def text_event(event: Event, *, symbols: bool) -> str:
     """*event* in a line for people."""
     if isinstance(event, FaultsChanged):
         return f"{'🔧 ' if symbols else ''}Mode: {event.words} ({event.cause})"
-    way = event.provider
-    if event.upstream not in (event.provider, "-"):
-        way += f" at {event.upstream}"
+    way = _way(event.method, event.path, event.provider, event.upstream)
     if isinstance(event, Arrived):
-        return f"{'📨 ' if symbols else ''}#{event.number} {event.method} {event.path} -> {way}"
-    parts = [
-        f"{_sign(event) + ' ' if symbols else ''}#{event.number} {event.method} {event.path} -> {way}:",
-        str(event.status),
-        f"in {event.duration * 1000:.0f} ms,",
-        f"{event.sent} bytes",
-    ]
+        return f"{'📨 ' if symbols else ''}#{event.number} {way}"
+    sign = _sign(event) + " " if symbols else ""
+    told = (
+        f"{sign}#{event.number} {way}: {event.status} in {event.duration * 1000:.0f} ms, {event.sent} bytes"
+    )
     if event.fault is not None:
-        parts.append(f"(injected {event.fault})")
-    if event.end not in (End.COMPLETE, End.CLIENT_GONE):
-        parts.append(f"(cut: {event.end})")
+        told += f" (injected {event.fault})"
+    if event.end is not End.COMPLETE and event.end is not End.CLIENT_GONE:
+        told += f" (cut: {event.end})"
     if event.code is not None:
-        parts.append(event.code if event.detail is None else f"{event.code}: {event.detail}")
-    parts.append(f"[{event.request_id}]")
-    return " ".join(parts)
+        told += f" {event.code}" if event.detail is None else f" {event.code}: {event.detail}"
+    return f"{told} [{event.request_id}]"
+
+
+@lru_cache(maxsize=256)
+def _way(method: str, path: str, provider: str, upstream: str) -> str:
+    """What was asked for and who was asked: the same for most requests of a client."""
+    via = "" if upstream in (provider, "-") else f" at {upstream}"
+    return f"{method} {path} -> {provider}{via}"
 
 
 def _sign(event: Finished) -> str:

@@ -15,6 +15,7 @@ class Sink:
     """Hands each event to every subscriber, in order.
 
     :ivar failures: how many deliveries have failed so far.
+    :ivar announcing: whether anybody wants :class:`~llmproxyd.model.Arrived` events.
     """
 
     log = Logger()
@@ -22,10 +23,15 @@ class Sink:
     def __init__(self) -> None:
         self._subscribers: list[Subscriber] = []
         self.failures = 0
+        self.announcing = False
 
-    def subscribe(self, subscriber: Subscriber) -> None:
-        """Let *subscriber* see every event from now on.  It must not block."""
+    def subscribe(self, subscriber: Subscriber, *, arrivals: bool = True) -> None:
+        """Let *subscriber* see every event from now on.  It must not block.
+
+        :param arrivals: whether it wants to know of requests that have only arrived as yet.
+        """
         self._subscribers.append(subscriber)
+        self.announcing = self.announcing or arrivals
 
     def emit(self, event: Event) -> None:
         """Tell everyone; a subscriber that raises is counted and told once."""

@@ -25,7 +25,6 @@ def refuse(exchange: Exchange, error: ProxyError, wall: float, now: float) -> No
     """
     exchange.code, exchange.detail = error.code, error.detail
     dialect = exchange.dialect
-    assert dialect is not None
     spec, context = _local(dialect, error), exchange.error_context(wall)
     reply = dialect.error(spec, context)
     headers = [pair for pair in reply.headers if pair[0] == b"content-type"]
@@ -38,7 +37,6 @@ def inject(exchange: Exchange, chosen: Chosen, wall: float, now: float) -> None:
     """Answer with the failure that was chosen for this request."""
     exchange.fault = chosen
     dialect = exchange.dialect
-    assert dialect is not None
     kind = kind_at(chosen.rule.kind, dialect)
     reply = render(dialect, exchange.error_context(wall, kind, chosen.rule.retry_after))
     _send(exchange, reply, "injected", kind.value, wall, now)
@@ -47,7 +45,6 @@ def inject(exchange: Exchange, chosen: Chosen, wall: float, now: float) -> None:
 def stream_error(exchange: Exchange, form: StreamForm, error: ProxyError, wall: float) -> bytes | None:
     """*error* as an event within a stream of *form*; ``None`` if the dialect has none."""
     dialect = exchange.dialect
-    assert dialect is not None
     return dialect.stream_error(form, _local(dialect, error), exchange.error_context(wall))
 
 
@@ -70,5 +67,5 @@ def _send(exchange: Exchange, reply: Reply, origin: str, code: str, wall: float,
     headers.append((b"x-llmproxyd-request-id", exchange.request_id.encode()))
     exchange.start(Response(reply.status, _reason(reply.status), headers, len(reply.body)))
     if exchange.request.method != b"HEAD":
-        exchange.write(reply.body)
+        exchange.write(reply.body, last=True)
     exchange.finish(now)

@@ -11,6 +11,7 @@ from llmproxyd.errors import ProxyError
 from llmproxyd.faults.choose import Chosen
 from llmproxyd.http.body import BodySource
 from llmproxyd.model import End, Finished, Request, Response
+from llmproxyd.pipeline.plan import Plan
 from llmproxyd.pipeline.policy import Policy, Upstream
 from llmproxyd.pipeline.route import Route
 from llmproxyd.providers.base import ErrorContext, ErrorKind, Provider
@@ -20,10 +21,19 @@ class Responder(Protocol):
     """The client's side of an exchange: where the answer goes."""
 
     def start(self, response: Response) -> None:
-        """Send the head.  This is the commit point: nothing is retried after it."""
+        """Send the head.  This is the commit point: nothing is retried after it.
 
-    def write(self, data: bytes) -> None:
-        """Send a piece of the body."""
+        It may wait for the first piece of the body, or for :meth:`flush`.
+        """
+
+    def inform(self, response: Response) -> None:
+        """Send an interim response (``103``), if the client knows such."""
+
+    def write(self, data: bytes, *, last: bool = False) -> None:
+        """Send a piece of the body; *last* says that :meth:`finish` follows at once."""
+
+    def flush(self) -> None:
+        """Send what waits for more: a head without a body as yet."""
 
     def finish(self) -> None:
         """End the answer cleanly."""
@@ -50,6 +60,7 @@ class Exchange:
     :param request_id: unique, of letters, digits and ``-``.
     :param arrived: monotonic seconds.
     :param ended: called once with the final event.
+    :ivar plan: what its head decides.
     :ivar work: stops what is done for the client, which has left.
     :ivar give_up: breaks off a body on its way, visibly, for the reason given.
     """
@@ -61,16 +72,15 @@ class Exchange:
         "code",
         "committed",
         "detail",
-        "dialect",
         "fault",
         "give_up",
         "model",
         "number",
+        "plan",
         "policy",
         "request",
         "request_id",
         "responder",
-        "route",
         "sent",
         "status",
         "streaming",
@@ -96,8 +106,7 @@ class Exchange:
         self.policy = policy
         self.arrived = arrived
         self._ended: Callable[[Exchange, Finished], None] | None = ended
-        self.dialect: Provider | None = None
-        self.route: Route[Upstream] | None = None
+        self.plan: Plan | None = None
         self.model: str | None = None
         self.streaming: bool | None = None
         self.fault: Chosen | None = None
@@ -115,10 +124,15 @@ class Exchange:
         return self._ended is None
 
     @property
-    def path(self) -> str:
-        """The path as received, without query values; what would steer a terminal is escaped."""
-        path = self.request.path.decode("latin-1")
-        return path if path.isprintable() else repr(path)[1:-1]
+    def dialect(self) -> Provider:
+        """In whose words errors are told."""
+        assert self.plan is not None
+        return self.plan.dialect
+
+    @property
+    def route(self) -> Route[Upstream] | None:
+        """Where it goes, ``None`` when it goes nowhere."""
+        return None if self.plan is None else self.plan.route
 
     def start(self, response: Response) -> None:
         """Commit: send the head to the client."""
@@ -127,11 +141,11 @@ class Exchange:
         self.status = response.status
         self.responder.start(response)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, *, last: bool = False) -> None:
         """Send a piece of the body to the client."""
         assert self.responder is not None
         self.sent += len(data)
-        self.responder.write(data)
+        self.responder.write(data, last=last)
 
     def finish(self, now: float) -> None:
         """The answer is whole."""
@@ -168,7 +182,7 @@ class Exchange:
         return ErrorContext(
             kind=kind,
             operation="unknown" if route is None else route.operation,
-            model=self.model or ("model-x" if dialect is None else dialect.sample_model),
+            model=self.model or dialect.sample_model,
             request_id=self.request_id,
             wall=wall,
             retry_after=retry_after,
@@ -179,23 +193,25 @@ class Exchange:
     def _close(self, end: End, now: float) -> None:
         ended, self._ended = self._ended, None
         self.work = self.give_up = self.responder = None
-        route = self.route
-        if ended is not None:
-            ended(
-                self,
-                Finished(
-                    number=self.number,
-                    request_id=self.request_id,
-                    method=self.request.method.decode("latin-1"),
-                    path=self.path,
-                    provider="-" if self.dialect is None else self.dialect.name,
-                    upstream="-" if route is None else route.upstream.name,
-                    status=self.status,
-                    duration=now - self.arrived,
-                    sent=self.sent,
-                    end=end,
-                    fault=None if self.fault is None else str(self.fault.rule.kind),
-                    code=self.code,
-                    detail=self.detail,
-                ),
-            )
+        if ended is None:
+            return
+        plan, fault = self.plan, self.fault
+        route = None if plan is None else plan.route
+        ended(
+            self,
+            Finished(
+                self.number,
+                self.request_id,
+                "-" if plan is None else plan.method,
+                "-" if plan is None else plan.path,
+                "-" if plan is None else plan.dialect.name,
+                "-" if route is None else route.upstream.name,
+                self.status,
+                now - self.arrived,
+                self.sent,
+                end,
+                None if fault is None else str(fault.rule.kind),
+                self.code,
+                self.detail,
+            ),
+        )

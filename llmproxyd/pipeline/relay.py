@@ -8,86 +8,114 @@ event comes first; the connection is cut in any case, so a truncated stream neve
 
 from __future__ import annotations
 
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
-from twisted.internet.protocol import Protocol, connectionDone
+from typing import Any
+
+from twisted.internet.interfaces import IProtocol, IPushProducer
 from twisted.python.failure import Failure
-from twisted.web.client import ResponseDone
-from twisted.web.http import PotentialDataLoss
 from zope.interface import implementer
 
 from llmproxyd.errors import ProxyError, Retryable, UpstreamError
 from llmproxyd.http.framing import Framing, Tracker, tracker
-from llmproxyd.http.headers import end_to_end, first
+from llmproxyd.http.headers import relayed
 from llmproxyd.model import End, Response, WallClock
 from llmproxyd.pipeline.answer import stream_error
 from llmproxyd.pipeline.exchange import Exchange
+from llmproxyd.pipeline.upstream import explain
 from llmproxyd.providers.base import StreamForm
 from llmproxyd.units import format_duration
-from llmproxyd.wire.agent import abort
+from llmproxyd.wire.agent import BadAnswer, abort
+from llmproxyd.wire.body import BodyTooLarge
+from llmproxyd.wire.head import BadRequest
+from llmproxyd.wire.response import DONE, WireResponse
+from llmproxyd.wire.wheel import Timer, Wheel
 
 
-@implementer(IPushProducer)
-class Relay(Protocol):
+@implementer(IProtocol, IPushProducer)
+class Relay:
     """Receives one answer's body and hands it on.
 
     :param idle: seconds without a piece after which the upstream is given up; time in which
         the client does not read does not count.
     """
 
-    def __init__(
-        self, exchange: Exchange, response: Response, clock: IReactorTime, wall: WallClock, idle: float
-    ) -> None:
+    __slots__ = (
+        "_error",
+        "_exchange",
+        "_form",
+        "_idle",
+        "_timer",
+        "_tracker",
+        "_wall",
+        "_wheel",
+        "transport",
+    )
+
+    def __init__(self, exchange: Exchange, wheel: Wheel, wall: WallClock, idle: float) -> None:
         self._exchange = exchange
-        self._clock = clock
+        self._wheel = wheel
         self._wall = wall
         self._idle = idle
-        self._timer: IDelayedCall | None = None
+        self._timer: Timer | None = None
         self._error: UpstreamError | None = None
-        self._form = _form_of(exchange, response)
-        self._tracker: Tracker | None = None if self._form is None else tracker(self._form.framing)
+        self._form: StreamForm | None = None
+        self._tracker: Tracker | None = None
+        self.transport: WireResponse | None = None
 
     def begin(self, response: Response) -> None:
         """Commit: the upstream's head goes to the client, less what belongs to the connection."""
-        headers = end_to_end(response.headers)
         exchange = self._exchange
-        exchange.start(Response(response.status, response.reason, headers, response.length, response.version))
+        fields, content_type, coded = relayed(response.headers)
+        route = exchange.route
+        if not coded and route is not None and route.endpoint is not None:
+            form = self._form = route.endpoint.form_of(content_type)
+            self._tracker = None if form is None else tracker(form.framing)
+        # Nothing is said of a length where none is: HEAD may be answered without it.
+        bodiless = exchange.request.method == b"HEAD" or response.status in (204, 304)
+        length = None if bodiless else response.length
+        exchange.start(Response(response.status, response.reason, fields, length, response.version))
 
     def connectionMade(self) -> None:
-        """The body begins to flow: each side's pace now binds the other."""
+        """See :meth:`makeConnection`, which leaves nothing to do here."""
+
+    def makeConnection(self, transport: Any) -> None:
+        """The body begins to flow: each side's pace now binds the other.
+
+        :param transport: the answer, a :class:`~llmproxyd.wire.response.WireResponse`.
+        """
         exchange = self._exchange
+        self.transport = transport
         if exchange.done or exchange.responder is None:
             self._abandon()
-            return
-        exchange.work = self._abandon
-        exchange.give_up = self._give_up
-        exchange.responder.feed_from(self)
-        self._timer = self._clock.callLater(self._idle, self._stalled)
+        elif not transport.complete:
+            exchange.work = self._abandon
+            exchange.give_up = self._give_up
+            exchange.responder.feed_from(self)
+            self._timer = self._wheel.start(self._idle, self._stalled)
 
     def dataReceived(self, data: bytes) -> None:
         """A piece of the body."""
-        if self._exchange.done:
+        exchange, transport = self._exchange, self.transport
+        if exchange.done:
             return
         if self._timer is not None:
-            self._timer.reset(self._idle)
+            self._timer.restart(self._idle)
         if self._tracker is not None:
             self._tracker.feed(data)
-        self._exchange.write(data)
+        exchange.write(data, last=transport is not None and transport.complete)
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
+    def connectionLost(self, reason: Failure) -> None:
         """The body is over, or broke off."""
         self._stop_timer()
+        self.transport = None
         exchange = self._exchange
         if exchange.done:
             return
         if exchange.responder is not None:
             exchange.responder.fed()
-        now = self._clock.seconds()
-        if self._error is None and reason.check(ResponseDone, PotentialDataLoss):
-            exchange.finish(now)
+        if reason is DONE and self._error is None:
+            exchange.finish(self._wheel.seconds())
             return
-        error = self._error or Retryable(
-            502, "upstream_protocol_error", "The upstream broke off in the middle of its answer."
-        )
+        error = self._error or _broken_off(reason)
         self._break_off(error, End.IDLE if self._error else End.TRUNCATED)
 
     def _give_up(self, error: ProxyError) -> None:
@@ -107,7 +135,7 @@ class Relay(Protocol):
             )
             if event is not None:
                 exchange.write(_placed(event, self._form, self._tracker))
-        exchange.cut(end, error.code, error.message, self._clock.seconds())
+        exchange.cut(end, error.code, error.message, self._wheel.seconds())
 
     def _stalled(self) -> None:
         self._timer = None
@@ -121,11 +149,12 @@ class Relay(Protocol):
     def _abandon(self) -> None:
         """Close the upstream's connection; :meth:`connectionLost` follows."""
         self._stop_timer()
-        abort(self.transport)
+        if self.transport is not None:
+            abort(self.transport)
 
     def _stop_timer(self) -> None:
         timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
+        if timer is not None:
             timer.cancel()
 
     # The client's side calls these, at its pace.
@@ -134,25 +163,25 @@ class Relay(Protocol):
         """The client does not keep up: stop reading from the upstream."""
         self._stop_timer()
         if self.transport is not None:
-            self.transport.pauseProducing()  # type: ignore[attr-defined]
+            self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """The client reads again."""
         if self.transport is not None and not self._exchange.done:
             self._stop_timer()
-            self._timer = self._clock.callLater(self._idle, self._stalled)
-            self.transport.resumeProducing()  # type: ignore[attr-defined]
+            self._timer = self._wheel.start(self._idle, self._stalled)
+            self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
         """The client is gone; :meth:`Exchange.client_gone` does what follows."""
 
 
-def _form_of(exchange: Exchange, response: Response) -> StreamForm | None:
-    """The form of *response* if it is a stream in which an event of ours could be read."""
-    route = exchange.route
-    if route is None or route.endpoint is None or first(response.headers, b"content-encoding"):
-        return None
-    return route.endpoint.form_of(first(response.headers, b"content-type") or b"")
+def _broken_off(reason: Failure) -> ProxyError:
+    if isinstance(reason.value, BadAnswer | BadRequest | BodyTooLarge):
+        error = explain(reason)
+        assert isinstance(error, ProxyError)
+        return error
+    return Retryable(502, "upstream_protocol_error", "The upstream broke off in the middle of its answer.")
 
 
 def _placed(event: bytes, form: StreamForm, position: Tracker) -> bytes:

@@ -8,38 +8,34 @@ on callbacks; nothing here waits.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.iweb import IResponse
 
 from llmproxyd.errors import ClientGone, ProxyError, Refused
 from llmproxyd.faults.choose import Chosen, Engine
 from llmproxyd.faults.language import LanguageError, parse_field
 from llmproxyd.faults.rules import Subject
-from llmproxyd.http.body import BodySource
+from llmproxyd.http.body import NO_BODY, BodySource
 from llmproxyd.http.headers import first
 from llmproxyd.inspection.request import END, WHOLE, asked
-from llmproxyd.model import Arrived, End, Event, Finished, Request, Response, WallClock
+from llmproxyd.model import Arrived, End, Event, Finished, Request, WallClock
 from llmproxyd.pipeline import answer
 from llmproxyd.pipeline.exchange import Exchange, Responder
-from llmproxyd.pipeline.guard import check_browser
-from llmproxyd.pipeline.policy import Policy
+from llmproxyd.pipeline.plan import Plan, no_plan, plan_of
+from llmproxyd.pipeline.policy import Policy, Upstream
 from llmproxyd.pipeline.relay import Relay
 from llmproxyd.pipeline.route import Route
-from llmproxyd.pipeline.upstream import Sender
+from llmproxyd.pipeline.upstream import Sender, body_too_large, explain, head_of
 from llmproxyd.providers.base import EndpointKind, Streams
-from llmproxyd.wire.agent import abort
+from llmproxyd.wire.agent import WireResponse, abort
+from llmproxyd.wire.body import BodyTooLarge
+from llmproxyd.wire.head import BadRequest
+from llmproxyd.wire.wheel import Wheel
 
 FAULT_FIELD = b"x-llmproxyd-fault"
-
-TARGET = re.compile(rb"/[\x21-\x7e]*")
-"""Origin form, RFC 9112 §3.2.1, in the characters that a URI may have."""
 
 
 class Pipeline:
@@ -47,6 +43,7 @@ class Pipeline:
 
     :param policy: read once per request; assign another one to reload.
     :param emit: takes events.
+    :param announcing: whether anybody wants to know of arrivals.
     :param prefix: makes request ids unique over restarts.
     """
 
@@ -59,9 +56,10 @@ class Pipeline:
         sender: Sender,
         engine: Engine,
         emit: Callable[[Event], None],
-        clock: IReactorTime,
+        wheel: Wheel,
         wall: WallClock,
         prefix: str,
+        announcing: Callable[[], bool] = lambda: True,
     ) -> None:
         self.policy = policy
         self.engine = engine
@@ -69,18 +67,24 @@ class Pipeline:
         self.handled = 0
         self._sender = sender
         self._emit = emit
-        self._clock = clock
+        self._wheel = wheel
+        self._now = wheel.seconds
         self._wall = wall
         self._prefix = prefix
+        self._announcing = announcing
         self._idle: list[Deferred[None]] = []
 
     def forward(self, request: Request, body: BodySource, responder: Responder) -> Exchange:
         """Take *request* all its way; its end is told by the exchange's one final event."""
         exchange = self._begin(request, body, responder)
         try:
-            self._route(exchange)
+            plan = exchange.plan = plan_of(request, exchange.policy)
+            self._arrived(exchange, plan)
+            if plan.refusal is not None:
+                self._refuse(exchange, plan.refusal)
+                return exchange
             self._check(exchange)
-            looked = self._look(exchange)
+            looked = self._look(exchange, plan)
             if looked is None:
                 self._decided(exchange)
             else:
@@ -91,9 +95,19 @@ class Pipeline:
             self._failed(Failure(), exchange)
         return exchange
 
+    def refused(self, request: Request, error: Refused, responder: Responder) -> None:
+        """Answer a *request* that the connection already found fault with."""
+        exchange = self._begin(request, NO_BODY, responder)
+        try:
+            plan = exchange.plan = no_plan(request, exchange.policy, error)
+            self._arrived(exchange, plan)
+            self._refuse(exchange, error)
+        except Exception:
+            self._failed(Failure(), exchange)
+
     def client_gone(self, exchange: Exchange) -> None:
         """The client of *exchange* has closed its connection."""
-        exchange.client_gone(self._clock.seconds())
+        exchange.client_gone(self._now())
 
     def when_idle(self) -> Deferred[None]:
         """Fires when no request is under way."""
@@ -128,48 +142,24 @@ class Pipeline:
             body,
             responder,
             self.policy,
-            self._clock.seconds(),
+            self._now(),
             self._finished,
         )
         self.active.add(exchange)
         return exchange
 
-    def _route(self, exchange: Exchange) -> None:
-        router, request = exchange.policy.router, exchange.request
-        try:
-            if not TARGET.fullmatch(request.target):
-                raise Refused(
-                    400,
-                    "bad_target",
-                    "The request target must begin with a slash and be percent-encoded.",
-                )
-            route = router.route(request)
-        except Refused:
-            exchange.dialect = router.dialect_of(request)
-            self._arrived(exchange, "-")
-            raise
-        exchange.route, exchange.dialect = route, route.dialect
-        self._arrived(exchange, route.upstream.name)
-
     def _check(self, exchange: Exchange) -> None:
-        policy, route, length = exchange.policy, exchange.route, exchange.body.length
-        assert route is not None
-        if policy.guard_browsers:
-            check_browser(exchange.request, route.upstream)
-        if length is not None and length > policy.max_body:
-            raise Refused(
-                413,
-                "body_too_large",
-                f"The request's body has {length} bytes; {policy.max_body} are allowed (server.max_body).",
-            )
+        length = exchange.body.length
+        if length is not None and length > exchange.policy.max_body:
+            raise body_too_large(exchange.policy.max_body)
 
-    def _look(self, exchange: Exchange) -> Deferred[None] | None:
+    def _look(self, exchange: Exchange, plan: Plan) -> Deferred[None] | None:
         """Learn what an active rule asks of the body; ``None`` when nothing need be read."""
-        route = exchange.route
+        route = plan.route
         assert route is not None
         if not self.engine.active or route.kind is not EndpointKind.INFERENCE:
             return None
-        exchange.model, exchange.streaming = _told_by_path(route)
+        exchange.model, exchange.streaming = plan.model, plan.streaming
         if not self.engine.reads_body:
             return None
 
@@ -186,17 +176,21 @@ class Pipeline:
         """Inject, or send on."""
         chosen = self._choose(exchange)
         if chosen is not None:
-            answer.inject(exchange, chosen, self._wall(), self._clock.seconds())
+            answer.inject(exchange, chosen, self._wall(), self._now())
             return
-        route = exchange.route
-        assert route is not None
-        sending = self._sender.send(route.upstream, exchange.request, route.target, exchange.body.producer())
+        plan = exchange.plan
+        assert plan is not None
+        assert plan.outgoing is not None
+        assert exchange.responder is not None
+        sending = self._sender.send(plan.outgoing, exchange.body.producer(), exchange.responder.inform)
         exchange.work = sending.cancel
-        sending.addCallback(self._answered, exchange)
-        sending.addErrback(self._failed, exchange)
+        sending.addCallbacks(self._answered, self._failed, (exchange,), {}, (exchange,), {})
 
     def _choose(self, exchange: Exchange) -> Chosen | None:
-        route, request, engine = exchange.route, exchange.request, self.engine
+        engine = self.engine
+        if not (engine.active or exchange.policy.fault_header):
+            return None
+        route, request = exchange.route, exchange.request
         assert route is not None
         if exchange.policy.fault_header and route.kind is EndpointKind.INFERENCE:
             text = first(request.headers, FAULT_FIELD)
@@ -220,23 +214,28 @@ class Pipeline:
             )
         )
 
-    def _answered(self, result: tuple[Response, IResponse], exchange: Exchange) -> None:
-        response, incoming = result
-        route = exchange.route
-        assert route is not None
+    def _answered(self, incoming: WireResponse, exchange: Exchange) -> None:
+        plan = exchange.plan
+        assert plan is not None
+        assert plan.outgoing is not None
         exchange.work = None
-        idle = route.upstream.timeouts.idle
-        relay = Relay(exchange, response, self._clock, self._wall, idle)
+        relay = Relay(exchange, self._wheel, self._wall, plan.outgoing.upstream.timeouts.idle)
         try:
-            relay.begin(response)
+            relay.begin(head_of(incoming))
+            incoming.deliverBody(relay)
+            if exchange.responder is not None:
+                exchange.responder.flush()
         except Exception:
-            abort(getattr(incoming, "original", incoming))
-            raise
-        incoming.deliverBody(relay)
+            abort(incoming)
+            self._failed(Failure(), exchange)
 
     # How it can end.
 
     def _failed(self, failure: Failure, exchange: Exchange) -> None:
+        # What came with the body may tell what became of it.
+        value = failure.value
+        if isinstance(value, BadRequest | BodyTooLarge):
+            failure = Failure(explain(failure))
         if exchange.done:
             if not isinstance(failure.value, CancelledError | ClientGone | ProxyError):
                 self.log.failure("request {id} failed after its end", failure, id=exchange.request_id)
@@ -246,7 +245,7 @@ class Pipeline:
             self._broken(exchange, failure)
 
     def _refuse(self, exchange: Exchange, error: ProxyError) -> None:
-        answer.refuse(exchange, error, self._wall(), self._clock.seconds())
+        answer.refuse(exchange, error, self._wall(), self._now())
 
     def _broken(self, exchange: Exchange, failure: Failure) -> None:
         """A fault of our own: told to the log whole, to the client in a word."""
@@ -254,26 +253,27 @@ class Pipeline:
         error = Refused(500, "internal_error", "The proxy failed; its log has the details.")
         if not exchange.committed:
             try:
-                if exchange.dialect is None:
-                    exchange.dialect = exchange.policy.router.dialect_of(exchange.request)
+                if exchange.plan is None:
+                    exchange.plan = no_plan(exchange.request, exchange.policy, error)
                 self._refuse(exchange, error)
                 return
             except Exception:
                 self.log.failure("request {id} could not even be refused", id=exchange.request_id)
-        exchange.cut(End.TRUNCATED, error.code, error.message, self._clock.seconds())
+        exchange.cut(End.TRUNCATED, error.code, error.message, self._now())
 
-    def _arrived(self, exchange: Exchange, upstream: str) -> None:
-        assert exchange.dialect is not None
-        self._emit(
-            Arrived(
-                exchange.number,
-                exchange.request_id,
-                exchange.request.method.decode("latin-1"),
-                exchange.path,
-                exchange.dialect.name,
-                upstream,
+    def _arrived(self, exchange: Exchange, plan: Plan) -> None:
+        if self._announcing():
+            route = plan.route
+            self._emit(
+                Arrived(
+                    exchange.number,
+                    exchange.request_id,
+                    plan.method,
+                    plan.path,
+                    plan.dialect.name,
+                    "-" if route is None else route.upstream.name,
+                )
             )
-        )
 
     def _finished(self, exchange: Exchange, event: Finished) -> None:
         self.active.discard(exchange)
@@ -284,18 +284,7 @@ class Pipeline:
                 one.callback(None)
 
 
-def _told_by_path(route: Route[Any]) -> tuple[str | None, bool | None]:
-    """The model and the wish for a stream, as far as the path alone tells them."""
-    endpoint = route.endpoint
-    if endpoint is None:
-        return None, None
-    match = endpoint.pattern.search(route.target.partition(b"?")[0])
-    model = match.groupdict().get("model") if match else None
-    streaming = {Streams.ALWAYS: True, Streams.NEVER: False}.get(endpoint.streams)
-    return (None if model is None else model.decode("latin-1")), streaming
-
-
-def _streams(route: Route[Any], stream: bool | None) -> bool:
+def _streams(route: Route[Upstream], stream: bool | None) -> bool:
     if route.endpoint is not None and route.endpoint.streams is Streams.BODY_UNLESS_FALSE:
         return stream is not False
     return bool(stream)

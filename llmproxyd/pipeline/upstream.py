@@ -7,9 +7,9 @@ response type and goes straight to the agent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.cookiejar import CookieJar
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from OpenSSL import SSL
 from service_identity import VerificationError
@@ -18,17 +18,27 @@ from treq.response import _Response
 from twisted.internet import error as neterror
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IResponse
+from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 
-from llmproxyd.errors import ClientGone, Final, Retryable, UpstreamError
+from llmproxyd.errors import ClientGone, Final, ProxyError, Refused, Retryable, UpstreamError
 from llmproxyd.http.headers import for_upstream
-from llmproxyd.model import RawHeaders, Request, Response
+from llmproxyd.model import Request, Response
 from llmproxyd.pipeline.policy import Upstream
 from llmproxyd.units import format_duration
-from llmproxyd.wire.agent import ConnectTimeout, abort
+from llmproxyd.wire.agent import (
+    BadAnswer,
+    ConnectTimeout,
+    PoolTimeout,
+    ProxyAgent,
+    ProxyRefused,
+    WireHeaders,
+    WireResponse,
+)
+from llmproxyd.wire.body import BodyTooLarge
+from llmproxyd.wire.head import BadRequest
+from llmproxyd.wire.wheel import Timer, Wheel
 
 CREDENTIAL_FIELDS = frozenset({b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key"})
 """Where clients put a provider's key; all are replaced by a stored one."""
@@ -47,106 +57,130 @@ class PassThroughClient(HTTPClient):
         *,
         headers: Headers | None = None,
         data: IBodyProducer | None = None,
+        interim: Callable[[Response], None] | None = None,
         **kwargs: Any,
     ) -> Deferred[_Response]:
         """Send one request.
 
+        :param interim: takes each interim answer (``103``) that comes before the final one.
         :raises TypeError: an option was given that would change the message.
         """
         if kwargs:
             raise TypeError(f"not for a message passed through: {', '.join(sorted(kwargs))}")
         verb = method if isinstance(method, bytes) else method.encode("ascii")
-        return self._agent.request(verb, url, headers, data).addCallback(_Response, _NO_COOKIES)
+        agent: Any = self._agent
+        sent: Deferred[WireResponse] = agent.request(verb, url, headers, data, interim=interim)
+        return sent.addCallback(_wrapped)
 
 
 # treq has a jar class of its own since 26; an empty one of the standard library does for all.
 _NO_COOKIES: Any = CookieJar()
 
 
-def client_for(agent: IAgent) -> PassThroughClient:
+def _wrapped(answer: WireResponse) -> _Response:
+    return _Response(answer, _NO_COOKIES)
+
+
+def client_for(agent: ProxyAgent) -> PassThroughClient:
     """A client on *agent*."""
     return PassThroughClient(agent)
+
+
+class Outgoing(NamedTuple):
+    """A request as it goes upstream, but for its body."""
+
+    upstream: Upstream
+    method: bytes
+    url: bytes
+    headers: WireHeaders
+
+
+def outgoing(upstream: Upstream, request: Request, target: bytes) -> Outgoing:
+    """*request* as *upstream* is to have it, under *target*.
+
+    The client's end-to-end fields, and the stored key in place of its own.
+    """
+    replaced = {name.lower() for name, _ in upstream.headers}
+    if upstream.api_key is not None:
+        replaced |= CREDENTIAL_FIELDS
+    fields = for_upstream(request.headers, upstream.host)
+    if replaced:
+        fields = [pair for pair in fields if pair[0].lower() not in replaced]
+    fields += [pair for pair in upstream.headers if pair[0].lower() != b"host"]
+    if upstream.api_key is not None:
+        place = upstream.provider.credential
+        fields.append((place.header, place.prefix + upstream.api_key.reveal().encode()))
+    url = upstream.base + _without_key(upstream, target)
+    return Outgoing(upstream, request.method, url, WireHeaders(fields))
 
 
 class Sender:
     """Sends requests to upstreams.
 
-    :param clients: a client for each upstream, which has its own pool and TLS settings.
+    :param clients: by the upstream's name; each has its own pool and TLS settings.
     """
 
-    def __init__(self, clock: IReactorTime, clients: Callable[[Upstream], PassThroughClient]) -> None:
-        self._clock = clock
+    def __init__(self, wheel: Wheel, clients: Mapping[str, PassThroughClient]) -> None:
+        self._wheel = wheel
         self._clients = clients
 
     def send(
         self,
-        upstream: Upstream,
-        request: Request,
-        target: bytes,
+        going: Outgoing,
         body: IBodyProducer | None,
-    ) -> Deferred[tuple[Response, IResponse]]:
+        interim: Callable[[Response], None] | None = None,
+    ) -> Deferred[WireResponse]:
         """One attempt: the answer's head, and where its body will come from.
 
-        Fails with :class:`UpstreamError`; cancelling closes the connection.
+        Fails with :class:`UpstreamError`, or with what is wrong with the client's body;
+        cancelling closes the connection.
         """
-        headers = request_headers(upstream, request)
-        url = upstream.base + _without_key(upstream, target)
-        sent = self._clients(upstream).request(request.method, url, headers=headers, data=body)
-        attempt = _Attempt(upstream.timeouts.headers)
-        attempt.timer = self._clock.callLater(upstream.timeouts.headers, attempt.expire, sent)
-        sent.addBoth(attempt.settle)
-        return sent.addCallbacks(_head, attempt.explain)
+        upstream = going.upstream
+        sent = self._clients[upstream.name].request(
+            going.method, going.url, headers=going.headers, data=body, interim=interim
+        )
+        attempt = _Attempt(sent, upstream.timeouts.headers, self._wheel)
+        return sent.addCallbacks(attempt.answered, attempt.failed)
 
 
 class _Attempt:
-    """Tells a cancellation by the clock from one by the client."""
+    """Waits for the answer's head, and tells a cancellation by the clock from one by the client."""
 
-    def __init__(self, granted: float) -> None:
+    __slots__ = ("_granted", "_late", "_sent", "_timer")
+
+    def __init__(self, sent: Deferred[Any], granted: float, wheel: Wheel) -> None:
         self._granted = granted
-        self.timer: IDelayedCall | None = None
-        self._expired = False
+        self._late = False
+        self._sent: Deferred[Any] | None = sent
+        self._timer: Timer | None = None if sent.called else wheel.start(granted, self._expire)
 
-    def expire(self, sent: Deferred[Any]) -> None:
-        self._expired = True
-        self.timer = None
-        sent.cancel()
+    def answered(self, answer: _Response) -> WireResponse:
+        self._settle()
+        original = answer.original
+        assert isinstance(original, WireResponse)
+        return original
 
-    def settle(self, result: Any) -> Any:
-        timer, self.timer = self.timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
-        return result
-
-    def explain(self, failure: Failure) -> NoReturn:
-        if self._expired:
+    def failed(self, failure: Failure) -> NoReturn:
+        self._settle()
+        if self._late:
             raise Retryable(
                 504,
                 "upstream_timeout",
                 "The upstream did not begin its answer within "
                 f"{format_duration(self._granted)} (timeouts.headers).",
             )
-        if isinstance(_innermost(failure), CancelledError):
-            raise ClientGone
         raise explain(failure)
 
+    def _expire(self) -> None:
+        self._late = True
+        if self._sent is not None:
+            self._sent.cancel()
 
-def request_headers(upstream: Upstream, request: Request) -> Headers:
-    """The fields that go to *upstream*: the client's end-to-end ones, and the stored key."""
-    fields = for_upstream(request.headers)
-    replaced = {name.lower() for name, _ in upstream.headers}
-    if upstream.api_key is not None:
-        replaced |= CREDENTIAL_FIELDS
-    if replaced:
-        fields = [pair for pair in fields if pair[0].lower() not in replaced]
-    fields += upstream.headers
-    if upstream.api_key is not None:
-        place = upstream.provider.credential
-        fields.append((place.header, place.prefix + upstream.api_key.reveal().encode()))
-    headers = Headers()
-    for name, value in fields:
-        headers.addRawHeader(name, value)
-    headers.setRawHeaders(b"host", [upstream.host])
-    return headers
+    def _settle(self) -> None:
+        self._sent = None
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
 
 def _without_key(upstream: Upstream, target: bytes) -> bytes:
@@ -158,16 +192,17 @@ def _without_key(upstream: Upstream, target: bytes) -> bytes:
     return path + b"?" + kept if kept else path
 
 
-def _head(answer: IResponse) -> tuple[Response, IResponse]:
-    headers: RawHeaders = [
-        (name, value) for name, values in answer.headers.getAllRawHeaders() for value in values
-    ]
-    if not 200 <= answer.code <= 999:
-        abort(getattr(answer, "original", answer))
-        raise Retryable(502, "upstream_protocol_error", "The upstream answered with an impossible status.")
-    length = None if answer.length == UNKNOWN_LENGTH else answer.length
+def head_of(answer: WireResponse) -> Response:
+    """The head of *answer*, all its fields as they came."""
+    length = answer.length
     _, major, minor = answer.version
-    return Response(answer.code, answer.phrase, headers, length, (major, minor)), answer
+    return Response(
+        answer.code,
+        answer.phrase,
+        answer.raw,
+        None if length is UNKNOWN_LENGTH else int(length),
+        (major, minor),
+    )
 
 
 def _innermost(failure: Failure) -> BaseException:
@@ -178,15 +213,34 @@ def _innermost(failure: Failure) -> BaseException:
     return failure.value
 
 
-def explain(failure: Failure) -> UpstreamError:
+def explain(failure: Failure) -> ProxyError | ClientGone:
     """What a failed attempt means, without addresses or secrets in the words."""
     value = _innermost(failure)
+    if isinstance(value, CancelledError):
+        return ClientGone()
+    if isinstance(value, BadRequest):
+        return Refused(value.status, value.code, value.message)
+    if isinstance(value, BodyTooLarge):
+        return body_too_large(value.limit)
     if isinstance(value, ConnectTimeout):
         return Retryable(
             504,
             "upstream_timeout",
             f"No connection to the upstream within {format_duration(value.granted)} (timeouts.connect).",
         )
+    if isinstance(value, PoolTimeout):
+        return Retryable(
+            504,
+            "upstream_timeout",
+            f"None of the {value.limit} connections to the upstream came free within "
+            f"{format_duration(value.granted)} (pool.max_connections).",
+        )
+    if isinstance(value, ProxyRefused):
+        return Retryable(
+            502, "upstream_unreachable", "The HTTP proxy on the way to the upstream did not let us through."
+        )
+    if isinstance(value, BadAnswer):
+        return Retryable(502, "upstream_protocol_error", f"The upstream's answer is not valid HTTP: {value}.")
     if isinstance(value, neterror.TimeoutError | DeferredTimeout):
         return Retryable(504, "upstream_timeout", "The connection to the upstream timed out.")
     if isinstance(value, neterror.DNSLookupError):
@@ -204,10 +258,14 @@ def explain(failure: Failure) -> UpstreamError:
             "The upstream closed the connection before it had answered.",
         )
     return Retryable(
-        502,
-        "upstream_protocol_error",
-        f"The upstream's answer is not valid HTTP ({type(value).__name__}).",
+        502, "upstream_protocol_error", f"The exchange with the upstream failed ({type(value).__name__})."
     )
+
+
+def body_too_large(limit: int) -> Refused:
+    """The refusal of a body that has more than *limit* bytes."""
+    message = f"The request's body is too large; {limit} bytes are allowed (server.max_body)."
+    return Refused(413, "body_too_large", message)
 
 
 def _explain_tls(value: BaseException) -> UpstreamError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from itertools import count
 from typing import Any
@@ -10,7 +11,7 @@ from urllib.parse import parse_qsl
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import Request
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.server import NOT_DONE_YET
 
 from llmproxyd.config.schema import SandboxSettings
 from llmproxyd.errors import Refused
@@ -23,29 +24,22 @@ from llmproxyd.sandbox.reply import DEFAULT_MODEL
 from llmproxyd.sandbox.routes import find
 from llmproxyd.sandbox.values import Answer, Ask, Whole
 from llmproxyd.sandbox.writer import send
+from llmproxyd.wire.channel import WireSite
+from llmproxyd.wire.head import Limits
+from llmproxyd.wire.wheel import Wheel
+
+MAX_BODY = 2**40
+"""Bytes of a body: the proxy in front has its own limit."""
 
 IDLE = 120
 """Seconds that an idle connection is kept: longer than a pool of ours keeps one."""
 
 
-def make_site(clock: IReactorTime, settings: SandboxSettings) -> Site:
+def make_site(clock: IReactorTime, settings: SandboxSettings) -> WireSite:
     """The site of a sandbox with *settings*, paced by *clock*."""
-    # Bodies are read raw: a form (OAuth's token request) is not to be parsed on the way.
-    return _QuietSite(
-        SandboxResource(clock, settings, registry()),
-        parsePOSTFormSubmission=False,
-        timeout=IDLE,
-        reactor=clock,
-    )
-
-
-class _QuietSite(Site):
-    """A site without an access log: each of its requests is told by the proxy in front."""
-
-    noisy = False
-
-    def log(self, request: Request) -> None:
-        """Do not log *request*."""
+    limits = Limits(max_body=MAX_BODY, idle_timeout=IDLE)
+    resource = SandboxResource(clock, settings, registry())
+    return WireSite(resource, clock=clock, wall=time.time, wheel=Wheel(clock), limits=limits)
 
 
 class SandboxResource(Resource):

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from twisted.web.http import Request as WireRequest
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource, Resource
-from twisted.web.server import Request, Site
+
+from llmproxyd.errors import Refused
+from llmproxyd.model import Request
+from llmproxyd.pipeline.run import Pipeline
+from llmproxyd.wire.channel import WireSite
+from llmproxyd.wire.head import BadRequest
+from llmproxyd.wire.outgoing import Answer
+from llmproxyd.wire.request import WireRequest
 
 LOCAL_METHODS = (b"GET", b"HEAD")
-
-
-class PlainRequest(Request):
-    """A request whose answer carries nothing that nobody asked for."""
-
-    defaultContentType = None
-
-    def render(self, resrc: IResource) -> None:
-        """Render *resrc*, without the ``Server`` and ``Date`` that were set beforehand."""
-        self.responseHeaders.removeHeader(b"server")
-        self.responseHeaders.removeHeader(b"date")
-        super().render(resrc)
 
 
 class Root(Resource):
@@ -39,22 +34,31 @@ class Root(Resource):
         """The resource for the whole remaining path."""
         request.prepath.extend(request.postpath)
         request.postpath = []
-        if request.method in LOCAL_METHODS:
-            path = request.uri.partition(b"?")[0]
+        return self.resource_for(request.method, request.uri.partition(b"?")[0])
+
+    def resource_for(self, method: bytes, path: bytes) -> IResource:
+        """The resource for a raw path without its query."""
+        if method in LOCAL_METHODS:
             return self._local.get(path, self._proxy)
         return self._proxy
 
 
-class PublicSite(Site):
-    """A site that writes no access log of its own: that would show query strings.
+class PublicSite(WireSite):
+    """The site that clients talk to.
 
-    :param idle: seconds for which a connection may be silent between requests.
+    :param pipeline: words what is refused on the connection already.
     """
 
-    noisy = False
+    def __init__(self, root: Root, pipeline: Pipeline, **wire: Any) -> None:
+        super().__init__(root, **wire)
+        self._root = root
+        self._pipeline = pipeline
 
-    def __init__(self, resource: IResource, *, idle: float, clock: object) -> None:
-        super().__init__(resource, requestFactory=PlainRequest, timeout=idle, reactor=clock)
+    def getResourceFor(self, request: WireRequest) -> IResource:
+        """The resource, without a walk: there is one level of them."""
+        head = request.head.request
+        return self._root.resource_for(head.method, head.path)
 
-    def log(self, request: WireRequest) -> None:
-        """Nothing: the request log is the sink's."""
+    def refuse(self, error: BadRequest, request: Request, answer: Answer) -> None:
+        """Answer in the shape of the provider that the request was for."""
+        self._pipeline.refused(request, Refused(error.status, error.code, error.message), answer)

@@ -1,182 +1,133 @@
-"""An ``IAgent`` that sends a raw request target as it is.
+"""An ``IAgent`` for requests that go out exactly as they are given.
 
-Twisted's own takes a URL apart and puts it together again, which changes ``;``, ``//`` and an
-empty query; and its timeout for connecting leaves name lookup out.  Uses inner parts of
-Twisted's client: ``_getEndpoint`` and ``_requestWithEndpoint`` of the agent, ``_newConnection`` of
-the pool, ``_transport`` and ``_producer`` of a response.
+Method, target, fields and their order are the caller's; only the framing is written here.
+llhttp reads the answers (:mod:`~llmproxyd.wire.answer`), connections are kept and shared
+(:mod:`~llmproxyd.wire.pool`), and nothing is decoded, followed or remembered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Any, NoReturn, cast
+import re
+from collections.abc import Callable
+from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IHandshakeListener, IReactorTime, IStreamClientEndpoint
-from twisted.internet.protocol import connectionDone
-from twisted.python.failure import Failure
-from twisted.web._newclient import HTTP11ClientProtocol, HTTPClientParser, Request
-from twisted.web.client import URI, Agent, HTTPConnectionPool, _HTTP11ClientFactory
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer, IPolicyForHTTPS, IResponse
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
+from llmproxyd.model import Response
+from llmproxyd.wire.answer import BadAnswer
+from llmproxyd.wire.call import LAST_CHUNK, Call, chunked
+from llmproxyd.wire.connect import ConnectTimeout, ProxyRefused, Route
+from llmproxyd.wire.connection import Stale
+from llmproxyd.wire.headers import TOKEN, WireHeaders
+from llmproxyd.wire.origin import HTTPProxy, Origin
+from llmproxyd.wire.pool import Limits, Pool, PoolTimeout
+from llmproxyd.wire.response import WireResponse
+from llmproxyd.wire.wheel import Wheel
 
-class ConnectTimeout(Exception):
-    """No connection in time.
+__all__ = [
+    "BadAnswer",
+    "ConnectTimeout",
+    "PoolTimeout",
+    "ProxyAgent",
+    "ProxyRefused",
+    "Stale",
+    "WireHeaders",
+    "WireResponse",
+    "abort",
+]
 
-    :param granted: seconds.
-    """
+MAX_ORIGINS = 64
+"""Origins that are remembered, beyond those with open connections."""
 
-    def __init__(self, granted: float) -> None:
-        super().__init__(granted)
-        self.granted = granted
+MAX_KNOWN = 512
+"""URLs that are remembered taken apart."""
 
+_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
+"""Methods that may be sent twice, if their body can.  RFC 9110 §9.2.2."""
 
-class _Parser(HTTPClientParser):
-    """Leaves ``Connection`` among the fields: whoever passes them on must know what it names."""
+_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
+"""Methods that say so when there is no body.  RFC 9110 §8.6."""
 
-    def headerReceived(self, name: bytes, value: bytes) -> None:
-        super().headerReceived(name, value)
-        if name.lower() == b"connection":
-            self.headers.addRawHeader(b"connection", value)
+_METHODS = _SAFE | _WITH_BODY
 
-    @property
-    def persistent(self) -> bool:
-        """Whether another answer may follow on this connection."""
-        values = self.headers.getRawHeaders(b"connection", [])
-        options = {option.strip().lower() for value in values for option in value.split(b",")}
-        if self.response.version[1:] < (1, 1):
-            return b"keep-alive" in options
-        return b"close" not in options
-
-
-@implementer(IHandshakeListener)
-class _Connection(HTTP11ClientProtocol):
-    """One connection to an upstream."""
-
-    _secure = False
-    _securing: Deferred[_Connection] | None = None
-
-    def request(self, request: Request) -> Deferred[IResponse]:
-        """Send *request*, when the one before is answered."""
-        answered = super().request(request)
-        # It was made just now by Twisted, which does not let us say of which class.
-        if type(self._parser) is HTTPClientParser:
-            self._parser.__class__ = _Parser
-        return answered
-
-    def _finishResponse_WAITING(self, rest: bytes) -> None:
-        """Use the connection again only if both sides agree on where the answer ended."""
-        parser, request = self._parser, self._currentRequest
-        if isinstance(parser, _Parser) and request is not None and (rest or not parser.persistent):
-            request.persistent = False
-        super()._finishResponse_WAITING(rest)
-
-    def _finishResponse_TRANSMITTING(self, rest: bytes) -> None:
-        """The answer is whole before the request is: send no more, its source may soon be gone."""
-        request = self._currentRequest
-        super()._finishResponse_WAITING(rest)
-        if request is not None:
-            request.stopWriting()
-        cast(Any, self.transport).abortConnection()
-
-    def secured(self) -> Deferred[_Connection]:
-        """Fires with this connection after the TLS handshake, or fails with it."""
-        if self._secure:
-            return succeed(self)
-        self._securing = Deferred(self._give_up)
-        return self._securing
-
-    def _give_up(self, _: object) -> None:
-        self._securing = None
-        cast(Any, self.transport).abortConnection()
-
-    def handshakeCompleted(self) -> None:
-        """The peer is who it should be."""
-        self._secure = True
-        securing, self._securing = self._securing, None
-        if securing is not None:
-            securing.callback(self)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The end of the connection: that of a body without a length too, if it is a clean one."""
-        securing, self._securing = self._securing, None
-        decoder = None if self._parser is None else self._parser.bodyDecoder
-        if not reason.check(ConnectionDone) and getattr(decoder, "contentLength", 0) is None:
-            # Twisted takes any end for a whole body; with bytes still missing it does not.
-            cast(Any, decoder).contentLength = 1
-        super().connectionLost(reason)
-        if securing is not None:
-            securing.errback(reason)
-
-
-class _ConnectionFactory(_HTTP11ClientFactory):
-    noisy = False
-
-    def buildProtocol(self, addr: IAddress | None) -> HTTP11ClientProtocol:
-        return _Connection(self._quiescentCallback)
-
-
-class _Pool(HTTPConnectionPool):
-    """A pool whose patience with a new connection includes name lookup and TLS handshake."""
-
-    _factory = _ConnectionFactory
-
-    def __init__(self, reactor: IReactorTime, connect_timeout: float) -> None:
-        super().__init__(reactor, persistent=True)
-        self._granted = connect_timeout
-        self._clock = reactor
-
-    def _newConnection(
-        self, key: Hashable, endpoint: IStreamClientEndpoint
-    ) -> Deferred[HTTP11ClientProtocol]:
-        connecting = super()._newConnection(key, endpoint)
-        if isinstance(key, tuple) and key[0] == b"https":
-            connecting.addCallback(lambda made: cast(_Connection, made).secured())
-        return connecting.addTimeout(self._granted, self._clock, _late)
+_NO_TARGET = re.compile(rb"[^\x21-\x7e]")
+"""What ends a target, or is to be percent-encoded in it.  RFC 3986 §2."""
 
 
 def abort(body: object) -> None:
     """Close at once the connection from which an answer's body comes.
 
-    :param body: the answer, or the transport that its body's protocol was given.  Both hide the
-        connection, and the way out that they do offer waits for a TLS peer to say goodbye.
+    :param body: the answer, or the transport that its body's protocol was given.  Nothing
+        happens when the answer is whole: the connection serves others by then.
     """
-    transport = getattr(body, "_transport", body)
-    connection = getattr(transport, "_producer", None)
-    if connection is not None:
-        connection.abortConnection()
+    close = getattr(body, "abortConnection", None)
+    if close is not None:
+        close()
 
 
-def _late(result: object, timeout: float) -> NoReturn:
-    raise ConnectTimeout(timeout)
+class _Site:
+    """What is known of one origin."""
+
+    __slots__ = ("host_line", "pool")
+
+    def __init__(self, host_line: bytes, pool: Pool) -> None:
+        self.host_line = host_line
+        self.pool = pool
 
 
-class ProxyAgent(Agent):
-    """Requests with the target as given, over a pool of kept connections.
+_Known = tuple[Pool, bytes, bytes]
+"""A URL taken apart: who has connections, the rest of the request line, the line of ``Host``."""
 
-    :param connect_timeout: seconds for name lookup and connection.
-    :param max_idle: how many idle connections are kept per host.
-    :param idle: seconds for which an idle one is kept.
+
+@implementer(IAgent)
+class ProxyAgent:
+    """Sends requests, over kept connections where there are some.
+
+    :param reactor: for TCP, names and time.
+    :param tls: whom to trust.
+    :param wheel: for the deadlines.
+    :param connect_timeout: seconds for name lookup, connection, tunnel and TLS handshake; and
+        for the wait until one of *max_connections* is free.
+    :param max_connections: open at once per origin; as many requests may wait for one.
+    :param max_idle: connections that are kept per origin.
+    :param idle: seconds for which one is kept.
+    :param proxy: ``http://[user:password@]host[:port]`` through which all of them lead.
+    :raises ValueError: *proxy* is no such URL.
     """
 
     def __init__(
         self,
-        reactor: IReactorTime,
+        reactor: Any,
         tls: IPolicyForHTTPS,
         *,
+        wheel: Wheel,
         connect_timeout: float,
-        max_idle: int,
-        idle: float,
+        max_connections: int = 256,
+        max_idle: int = 64,
+        idle: float = 90.0,
+        proxy: bytes | None = None,
     ) -> None:
-        pool = _Pool(reactor, connect_timeout)
-        pool.maxPersistentPerHost = max_idle
-        pool.cachedConnectionTimeout = idle  # type: ignore[assignment]
-        super().__init__(reactor, contextFactory=tls, pool=pool, connectTimeout=connect_timeout)
-        self.pool = pool
-        self._parsed: dict[bytes, URI] = {}
+        self._reactor = reactor
+        self._tls = tls
+        self._wheel = wheel
+        self._limits = Limits(connect_timeout, max_connections, max_idle, idle)
+        self._proxy = None if proxy is None else HTTPProxy(proxy)
+        self._sites: dict[bytes, _Site] = {}
+        self._known: dict[bytes, _Known] = {}
+        self._closing = False
+
+    @property
+    def idle_connections(self) -> int:
+        """How many connections are kept for use."""
+        return sum(site.pool.idle for site in self._sites.values())
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open or being made."""
+        return sum(site.pool.open for site in self._sites.values())
 
     def request(
         self,
@@ -184,19 +135,101 @@ class ProxyAgent(Agent):
         uri: bytes,
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,
+        *,
+        interim: Callable[[Response], None] | None = None,
     ) -> Deferred[IResponse]:
-        """Send one request; *uri* is an origin followed by the raw target."""
-        start = uri.index(b"/", uri.index(b"://") + 3)
-        origin, target = uri[:start], uri[start:]
-        parsed = self._parsed.get(origin)
-        if parsed is None:
-            parsed = self._parsed[origin] = URI.fromBytes(origin)
-        return self._requestWithEndpoint(
-            (parsed.scheme, parsed.host, parsed.port),
-            self._getEndpoint(parsed),
-            method,
-            parsed,
-            headers,
-            bodyProducer,
-            target,
+        """Send one request; fires with the head of its answer, a :class:`WireResponse`.
+
+        Fails with :class:`ConnectTimeout`, :class:`PoolTimeout`, :class:`ProxyRefused` or an
+        error of Twisted's or OpenSSL's when there is no connection; with ``ConnectionDone`` or
+        ``ConnectionLost`` when it was closed before a byte of the answer (:class:`Stale` if it
+        had been a kept one); with :class:`BadAnswer` when what came is not HTTP; with what the
+        body's producer failed with.  To cancel it closes the connection.
+
+        :param uri: an origin followed by the raw target, from its slash on.
+        :param headers: all fields, :class:`WireHeaders` to keep order and case.  The place of a
+            ``Content-Length`` or ``Transfer-Encoding`` is where the framing is written.
+        :param bodyProducer: one with an attribute ``data`` goes out with the head at once.
+        :param interim: called with each interim answer but 100 (RFC 9110 §15.2).
+        :raises ValueError: the request could be read as something else than what was meant.
+        """
+        known = self._known.get(uri)
+        if known is None:
+            known = self._know(uri)
+        pool, line, host_line = known
+        if method not in _METHODS and (not TOKEN.fullmatch(method) or method == b"CONNECT"):
+            raise ValueError("not a method of a request to an origin")
+        if type(headers) is not WireHeaders:
+            headers = WireHeaders.of(headers)
+        before, after, length_name, coding_name, host, close = headers.encoded()
+        if bodyProducer is None:
+            data: bytes | None = b""
+            framing = b"%b: 0\r\n" % length_name if method in _WITH_BODY else b""
+        else:
+            data = getattr(bodyProducer, "data", None)
+            if bodyProducer.length == UNKNOWN_LENGTH:
+                framing = b"%b: chunked\r\n" % coding_name
+                data = None if data is None else chunked(data) + LAST_CHUNK
+            else:
+                length = bodyProducer.length if data is None else len(data)
+                framing = b"%b: %d\r\n" % (length_name, length)
+        call = Call(
+            b"".join((method, line, b"" if host else host_line, before, framing, after, data or b"")),
+            bodyProducer if data is None else None,
+            method == b"HEAD",
+            method in _SAFE,
+            close,
+            interim,
         )
+        answered = call.answered
+        assert answered is not None
+        pool.send(call)
+        return answered
+
+    def close(self) -> Deferred[None]:
+        """Close idle connections and keep none from now on; fires when they are gone.
+
+        Requests under way go on, and new ones are taken.
+        """
+        self._closing = True
+        closing = DeferredList([site.pool.close() for site in self._sites.values()])
+        return closing.addCallback(_nothing)
+
+    def _know(self, uri: bytes) -> _Known:
+        """Take *uri* apart; most requests go where others have gone before."""
+        slash = uri.find(b"/", 8)  # neither http:// nor https:// has a host before that
+        if slash < 0:
+            raise ValueError("no target behind the origin")
+        origin, target = uri[:slash], uri[slash:]
+        if _NO_TARGET.search(target):
+            raise ValueError("the target has characters that no target has")
+        site = self._sites.get(origin) or self._add(origin)
+        known = (site.pool, b" %b HTTP/1.1\r\n" % target, site.host_line)
+        # Not one with a query: it hardly comes again, and some have keys in it.
+        if len(self._known) < MAX_KNOWN and len(uri) <= 256 and b"?" not in target:
+            self._known[uri] = known
+        return known
+
+    def _add(self, text: bytes) -> _Site:
+        origin = Origin.parse(text)
+        if len(self._sites) >= MAX_ORIGINS:
+            self._known.clear()
+            for key in [key for key, site in self._sites.items() if not site.pool.open]:
+                del self._sites[key]
+        route = Route(
+            self._reactor,
+            self._wheel,
+            origin,
+            creator=self._tls.creatorForNetloc(origin.host, origin.port) if origin.secure else None,
+            proxy=self._proxy,
+            granted=self._limits.connect_timeout,
+        )
+        pool = Pool(route, self._wheel, self._limits)
+        if self._closing:
+            pool.close()
+        site = self._sites[text] = _Site(b"Host: %b\r\n" % origin.authority, pool)
+        return site
+
+
+def _nothing(_: object) -> None:
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet import ssl
@@ -11,6 +12,9 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
+
+_RESUMABLE: dict[str, Any] = {"enableSessionTickets": True}
+"""Twisted does without tickets, and so without resumption before TLS 1.3."""
 
 
 class TLSFileError(Exception):
@@ -72,7 +76,10 @@ class _Verified(BrowserLikePolicyForHTTPS):
     def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
         """Verification of chain and name, by service-identity."""
         return ssl.optionsForClientTLS(
-            hostname.decode("ascii"), trustRoot=self._roots, clientCertificate=self._own
+            hostname.decode("ascii"),
+            trustRoot=self._roots,
+            clientCertificate=self._own,
+            extraCertificateOptions=_RESUMABLE,
         )
 
 
@@ -92,7 +99,9 @@ class _AnyCertificate:
 @implementer(IPolicyForHTTPS)
 class _Unverified:
     def __init__(self, own: ssl.PrivateCertificate | None) -> None:
-        options = ssl.CertificateOptions() if own is None else own.options()
+        key = None if own is None else own.privateKey.original
+        certificate = None if own is None else own.original
+        options = ssl.CertificateOptions(privateKey=key, certificate=certificate, **_RESUMABLE)
         self._context = options.getContext()
         self._context.set_verify(SSL.VERIFY_NONE, lambda *_: True)
 

@@ -192,8 +192,6 @@ async def test_databricks_with_a_workspace(bench: Bench, upstream: FakeUpstream)
     "target",
     [
         b"@evil.example/v1/models",
-        b"http://evil.example/v1/models",
-        b"HTTP://evil.example",
         b"evil.example:80",
         b"v1/models",
         b"?x",
@@ -214,8 +212,20 @@ async def test_a_target_that_does_not_begin_with_a_slash(
     assert not other.connections
 
 
+@pytest.mark.parametrize("target", [b"http://evil.example/v1/models", b"HTTP://evil.example"])
+@pytest_twisted.ensureDeferred
+async def test_a_target_that_names_another_host(
+    bench: Bench, upstream: FakeUpstream, other: FakeUpstream, target: bytes
+) -> None:
+    """It must be the one of the Host field (RFC 9112 §3.2.2)."""
+    got = await sent(bench, upstream, other, get(target))
+    assert (got.status, got.json["error"]["code"]) == (400, "bad_host")
+    assert not upstream.connections
+    assert not other.connections
+
+
 @pytest_twisted.ensureDeferred
 async def test_connect_is_no_way_out(bench: Bench, upstream: FakeUpstream, other: FakeUpstream) -> None:
     got = await sent(bench, upstream, other, get(b"evil.example:443", method=b"CONNECT"))
-    assert got.status == 400
+    assert got.status == 501
     assert not upstream.connections

@@ -20,7 +20,7 @@ EXAMPLE = Path(__file__).parents[2] / "etc" / "llmproxyd.yaml"
 TEXT = EXAMPLE.read_text()
 COMMENT_OUT = re.compile(r"^( *)#(?=[^ #\n])", re.MULTILINE)
 UNCOMMENTED = COMMENT_OUT.sub(r"\1", TEXT)
-ENVIRON = {"MY_VLLM_KEY": "k", "HOME": "/h"}
+ENVIRON = {"MY_VLLM_KEY": "k", "PROXY_PASSWORD": "p", "HOME": "/h"}
 
 
 def tree(text: str) -> Node:

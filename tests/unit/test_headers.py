@@ -6,21 +6,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmproxyd.http import headers
 from llmproxyd.http.headers import (
-    FRAMING,
     HOP_BY_HOP,
     connection_named,
     end_to_end,
     first,
     for_upstream,
+    relayed,
 )
 
 Pairs = list[tuple[bytes, bytes]]
 
+UPSTREAM = b"api.example:8443"
+FRAMED = frozenset({b"host", b"content-length", b"transfer-encoding"})
+"""Fields that keep their places on the way up, whatever ``Connection`` says."""
+
 NAMES = st.sampled_from(
-    [b"Accept", b"accept", b"X-A", b"x-a", b"X-B", b"Connection", b"CONNECTION", b"TE", b"Host", b"Cookie", b"x-llmproxyd-fault"]
-)  # fmt: skip
-VALUES = st.sampled_from([b"", b"1", b"x-a", b"X-B, close", b" keep-alive ,,x-a", b"gzip", b"\xff\x00"])
+    b"Accept accept X-A x-a X-B Connection CONNECTION TE Host HOST Cookie x-llmproxyd-fault Expect Upgrade"
+    b" Content-Type content-type Content-Encoding Content-Length Transfer-Encoding Keep-Alive".split()
+)
+VALUES = st.sampled_from(
+    [b"", b"1", b"x-a", b"X-B, close", b" keep-alive ,,x-a", b"gzip", b"\xff\x00", b"close", b"keep-alive"]
+    + [b"host, content-length", b"content-type,Content-Encoding", b"Keep-Alive"]
+)
 FIELDS = st.lists(st.tuples(NAMES, VALUES), max_size=12)
 
 
@@ -30,7 +39,10 @@ def test_hop_by_hop_field_ends_here_in_any_case(name: bytes, change: object) -> 
     written = change(name)  # type: ignore[operator]
     fields: Pairs = [(b"A", b"1"), (written, b"x"), (b"B", b"2"), (written, b"y")]
     assert end_to_end(fields) == [(b"A", b"1"), (b"B", b"2")]
-    assert for_upstream(fields) == [(b"A", b"1"), (b"B", b"2")]
+    if name != b"transfer-encoding":
+        # What that one says is for whoever writes the body; it keeps its place.
+        assert for_upstream(fields, UPSTREAM) == [(b"A", b"1"), (b"B", b"2")]
+    assert relayed(fields).fields == [(b"A", b"1"), (b"B", b"2")]
 
 
 def test_hop_by_hop_fields_are_those_of_the_rfc() -> None:
@@ -63,6 +75,8 @@ def test_fields_that_connection_names_end_here_wherever_they_stand() -> None:
         (b"connection", b"X-Two"),
     ]
     assert end_to_end(fields) == [(b"Keep", b"4")]
+    assert for_upstream(fields, UPSTREAM) == [(b"Keep", b"4")]
+    assert relayed(fields).fields == [(b"Keep", b"4")]
 
 
 def test_order_case_and_duplicates_are_kept() -> None:
@@ -76,26 +90,98 @@ def test_order_case_and_duplicates_are_kept() -> None:
         (b"x-latin", b"\xe9"),
     ]
     assert end_to_end(fields) == fields
-    assert for_upstream(fields) == fields
+    assert for_upstream(fields, UPSTREAM) == fields
+    assert relayed(fields).fields == fields
 
 
-def test_framing_is_set_by_each_side_but_passes_to_the_client() -> None:
+@pytest.mark.parametrize("name", [b"Host", b"host", b"HOST"])
+def test_host_names_the_upstream_in_the_place_of_the_clients(name: bytes) -> None:
+    fields: Pairs = [(b"A", b"1"), (name, b"localhost:8888"), (b"B", b"2")]
+    assert for_upstream(fields, UPSTREAM) == [(b"A", b"1"), (name, UPSTREAM), (b"B", b"2")]
+
+
+def test_without_a_host_none_is_made_up() -> None:
+    """HTTP/1.0: whoever sends it on adds one."""
+    assert for_upstream([(b"A", b"1")], UPSTREAM) == [(b"A", b"1")]
+
+
+@pytest.mark.parametrize(
+    "named", [b"host", b"content-length", b"transfer-encoding", b"Host, X-A, Content-Length"]
+)
+def test_connection_takes_no_framing_field_away(named: bytes) -> None:
     fields: Pairs = [
         (b"Host", b"x"),
+        (b"Connection", named),
         (b"Content-Length", b"3"),
-        (b"EXPECT", b"100-continue"),
-        (b"Content-Type", b"t"),
+        (b"Transfer-Encoding", b"chunked"),
     ]
-    assert frozenset({b"host", b"content-length", b"expect"}) == FRAMING
-    assert for_upstream(fields) == [(b"Content-Type", b"t")]
+    expected = [(b"Host", UPSTREAM), (b"Content-Length", b"3"), (b"Transfer-Encoding", b"chunked")]
+    assert for_upstream(fields, UPSTREAM) == expected
+
+
+@pytest.mark.parametrize("name", [b"EXPECT", b"expect"])
+def test_expect_is_answered_here(name: bytes) -> None:
+    assert for_upstream([(name, b"100-continue"), (b"Content-Type", b"t")], UPSTREAM) == [
+        (b"Content-Type", b"t")
+    ]
+
+
+def test_framing_passes_to_the_client() -> None:
+    fields: Pairs = [(b"Host", b"x"), (b"Content-Length", b"3"), (b"EXPECT", b"1"), (b"Content-Type", b"t")]
     assert end_to_end(fields) == fields
+    assert relayed(fields).fields == fields
+
+
+def test_transfer_encoding_does_not() -> None:
+    assert relayed([(b"Transfer-Encoding", b"chunked"), (b"A", b"1")]).fields == [(b"A", b"1")]
+
+
+# What the fields of an answer say of its body.
+
+TOLD: list[tuple[Pairs, bytes, bool]] = [
+    ([], b"", False),
+    ([(b"Content-Type", b"text/event-stream")], b"text/event-stream", False),
+    ([(b"CONTENT-type", b"a/b"), (b"content-type", b"c/d")], b"a/b", False),
+    ([(b"content-type", b""), (b"Content-Type", b"c/d")], b"c/d", False),
+    ([(b"Content-Encoding", b"gzip")], b"", True),
+    ([(b"content-encoding", b""), (b"A", b"1")], b"", False),
+    ([(b"content-encoding", b""), (b"CONTENT-ENCODING", b"br")], b"", True),
+    ([(b"x-content-type", b"a/b"), (b"content-type-x", b"a/b")], b"", False),
+]
+
+
+@pytest.mark.parametrize(("fields", "content_type", "coded"), TOLD)
+def test_what_an_answers_fields_say_of_its_body(fields: Pairs, content_type: bytes, coded: bool) -> None:
+    told = relayed(fields)
+    assert (told.content_type, told.coded) == (content_type, coded)
+    assert told.fields == fields
+
+
+@settings(deadline=None)
+@given(FIELDS)
+def test_what_is_relayed_is_what_ends_nowhere(fields: Pairs) -> None:
+    """The quick walk and the plain one agree, whatever was remembered before."""
+    told = relayed(fields)
+    assert told.fields == end_to_end(fields)
+    types = [value for name, value in fields if name.lower() == b"content-type" and value]
+    codings = [value for name, value in fields if name.lower() == b"content-encoding" and value]
+    assert (told.content_type, told.coded) == (types[0] if types else b"", bool(codings))
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=70).map(lambda rest: b"X-" + rest), min_size=1, max_size=20))
+def test_no_multitude_of_names_is_remembered_for_ever(names: list[bytes]) -> None:
+    for name in names:
+        assert relayed([(name, b"1"), (b"TE", b"x")]).fields == [(name, b"1")]
+    assert len(headers._spellings) <= headers._KNOWN
+    assert max(map(len, headers._spellings)) <= 64
 
 
 @pytest.mark.parametrize(
     "name", [b"x-llmproxyd-fault", b"X-LLMProxyd-Fault", b"X-LLMPROXYD-", b"x-llmproxyd-anything"]
 )
 def test_field_of_ours_never_goes_upstream(name: bytes) -> None:
-    assert for_upstream([(name, b"rate_limit"), (b"x-llmproxy", b"1")]) == [(b"x-llmproxy", b"1")]
+    assert for_upstream([(name, b"rate_limit"), (b"x-llmproxy", b"1")], UPSTREAM) == [(b"x-llmproxy", b"1")]
 
 
 def test_credentials_and_cookies_of_the_client_pass() -> None:
@@ -105,7 +191,7 @@ def test_credentials_and_cookies_of_the_client_pass() -> None:
         (b"Cookie", b"c"),
         (b"User-Agent", b"u"),
     ]
-    assert for_upstream(fields) == fields
+    assert for_upstream(fields, UPSTREAM) == fields
 
 
 def test_further_names_can_be_left_out() -> None:
@@ -115,16 +201,13 @@ def test_further_names_can_be_left_out() -> None:
 @settings(deadline=None)
 @given(FIELDS)
 def test_what_passes_is_a_subsequence_and_nothing_else_is_lost(fields: Pairs) -> None:
-    passed = for_upstream(fields)
-    rest = iter(fields)
-    assert all(any(pair is one for one in rest) for pair in passed)
-    dropped = HOP_BY_HOP | FRAMING | connection_named(fields)
+    dropped = (HOP_BY_HOP | {b"expect"} | connection_named(fields)) - FRAMED
     expected = [
-        pair
-        for pair in fields
-        if pair[0].lower() not in dropped and not pair[0].lower().startswith(b"x-llmproxyd-")
+        (name, UPSTREAM) if name.lower() == b"host" else (name, value)
+        for name, value in fields
+        if name.lower() not in dropped and not name.lower().startswith(b"x-llmproxyd-")
     ]
-    assert passed == expected
+    assert for_upstream(fields, UPSTREAM) == expected
 
 
 def test_first_of_several_values_in_any_case() -> None:

@@ -14,6 +14,8 @@ from llmproxyd.observe.logs import json_time, text_time
 from llmproxyd.observe.output import Output
 from llmproxyd.observe.requestlog import BATCH, FLUSH, RequestLog, json_event, text_event
 from llmproxyd.pipeline.exchange import Exchange
+from llmproxyd.pipeline.plan import Plan
+from llmproxyd.providers.registry import registry
 
 WALL = 1_800_000_000.123
 ARRIVED = Arrived(7, "ab-7", "POST", "/v1/chat/completions", "openai", "openai")
@@ -270,7 +272,8 @@ def test_no_query_no_header_and_no_key_is_written(as_json: bool) -> None:
         peer="203.0.113.9:5",
     )
     exchange = Exchange(1, "ab-1", request, None, Silent(), None, 0.0, lambda _, event: log.log(event))  # type: ignore[arg-type]
-    log.log(replace(ARRIVED, path=exchange.path))
+    plan = exchange.plan = Plan(request, registry()["google"])
+    log.log(replace(ARRIVED, path=plan.path))
     exchange.finish(1.0)
     log.clock.advance(FLUSH)
     text = log.stream.getvalue()

@@ -17,6 +17,7 @@ from llmproxyd.pipeline.policy import Policy, Upstream
 from llmproxyd.pipeline.route import Router
 from llmproxyd.pipeline.run import Pipeline
 from llmproxyd.providers.registry import registry
+from llmproxyd.wire.wheel import Wheel
 
 PROVIDERS = registry()
 OPENAI = Upstream(name="openai", provider=PROVIDERS["openai"], base_url="http://127.0.0.1:1")
@@ -35,8 +36,13 @@ class Client:
     def start(self, response: Response) -> None:
         self.head = response
 
-    def write(self, data: bytes) -> None:
+    def inform(self, response: Response) -> None:
+        raise AssertionError("nothing comes before the answer")
+
+    def write(self, data: bytes, *, last: bool = False) -> None:
         self.body += data
+
+    def flush(self) -> None: ...
 
     def finish(self) -> None:
         self.end = "finished"
@@ -84,7 +90,7 @@ def run(**changed: Any) -> tuple[Pipeline, Client, list[Event]]:
         sender=changed.get("sender", Broken()),
         engine=Engine(lambda: 0.0, random.Random(1)),
         emit=events.append,
-        clock=Clock(),  # type: ignore[arg-type]
+        wheel=Wheel(Clock()),
         wall=lambda: 0.0,
         prefix="t",
     )
