@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, LogLevel
 
@@ -319,13 +319,13 @@ class Daemon(Service):
         if self._listening is None:
             return None
         self.log.info("Stopping")
-        self._close_ports()
+        closed = self._close_ports()
         self._site.close_idle()
         if self._ready_file is not None:
             ready.forget(self._ready_file)
         if self._console is not None:
             self._console.stop()
-        return self._drain().addBoth(self._finish)
+        return closed.addCallback(lambda _: self._drain()).addBoth(self._finish)
 
     def _drain(self) -> Deferred[None]:
         idle = self.pipeline.when_idle()
@@ -364,10 +364,9 @@ class Daemon(Service):
         closing = DeferredList([agent.close() for agent in self._agents])
         return closing.addTimeout(GOODBYE, self.reactor).addBoth(lambda _: None)
 
-    def _close_ports(self) -> None:
-        if self._listening is not None:
-            for port in self._listening.ports:
-                port.stopListening()
+    def _close_ports(self) -> Deferred[Any]:
+        ports = () if self._listening is None else self._listening.ports
+        return DeferredList([maybeDeferred(port.stopListening) for port in ports])
 
 
 def limits_of(server: Server) -> Limits:

@@ -28,7 +28,17 @@ from llmproxyd.model import Request, Response, WallClock
 from llmproxyd.wire import transport as wire_transport
 from llmproxyd.wire.body import AHEAD, IncomingBody
 from llmproxyd.wire.chunks import Chunks
-from llmproxyd.wire.head import MAX_LINE, BadRequest, Head, Limits, begun, check_number, check_size, parse
+from llmproxyd.wire.head import (
+    MAX_LINE,
+    BadRequest,
+    Head,
+    Limits,
+    begun,
+    check_number,
+    check_size,
+    parse,
+    salvaged,
+)
 from llmproxyd.wire.outgoing import BODILESS, Answer, field_lines
 from llmproxyd.wire.request import WireRequest
 from llmproxyd.wire.wheel import Timer, Wheel
@@ -235,11 +245,7 @@ class Channel(Protocol):
         last, site = self._head, self.site
         head = None if last is None else last.again(raw)
         if head is None:
-            if len(raw) > MAX_LINE or len(raw) > site.limits.max_headers:
-                check_size(raw, site.limits)
-            self._parser = None
-            self._fields = []
-            head = parse(raw, HttpRequestParser(self), self._fields, self._peer)
+            head = self._parse(raw)
         self._head = head
         length = head.length
         self.modern = head.request.version == (1, 1)
@@ -258,6 +264,17 @@ class Channel(Protocol):
             self._chunks = Chunks(site.limits.max_headers)
         else:
             self._state, self._left = _LENGTH, length
+
+    def _parse(self, raw: bytes) -> Head:
+        self._parser = None
+        self._fields = []
+        try:
+            if len(raw) > MAX_LINE or len(raw) > self.site.limits.max_headers:
+                check_size(raw, self.site.limits)
+            return parse(raw, HttpRequestParser(self), self._fields, self._peer)
+        except BadRequest as error:
+            error.request = error.request or salvaged(raw, self._peer)
+            raise
 
     def _take_length(self, data: bytes) -> bytes:
         body = self._body
@@ -340,9 +357,10 @@ class Channel(Protocol):
         request = error.request
         if request is None:
             head = self._head if self._ready else None
-            request = Request(b"-", b"-", (), peer=self._peer) if head is None else head.request
+            request = salvaged(bytes(self._part), self._peer) if head is None else head.request
         self._ready = False
         self._request = None
+        self._part = bytearray()
         answer = self._answer = Answer(self, head=request.method == b"HEAD")
         self.site.refuse(error, request, answer)
 
@@ -503,7 +521,6 @@ class Channel(Protocol):
         elif self._state is _DRAIN:
             self._end_drain()
         elif self._part:
-            self._part = bytearray()
             self._time_out("The head of the request did not come in time (server.header_timeout).")
         else:
             self._close_now(abort=bool(wire_transport.unsent(self.transport)))

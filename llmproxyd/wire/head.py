@@ -29,6 +29,7 @@ _LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _BEGUN = re.compile(_TOKEN + rb"(?: (?:[\x21-\x7e]+(?: (?:H(?:T(?:T(?:P(?:/[0-9.]{0,3}\r?)?)?)?)?)?)?)?)?")
 _FORM = re.compile(rb"/|https?://", re.IGNORECASE)
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
+_SALVAGE = re.compile(rb"([A-Z]{1,20}) (/[\x21-\x7e]{0,1000})")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
 
@@ -180,6 +181,13 @@ def parse(raw: bytes, parser: HttpRequestParser, collected: list[tuple[bytes, by
         return _judged(raw, match, collected, peer, upgrades)
     except BadRequest as error:
         raise _told(error, match, collected, peer) from None
+
+
+def salvaged(raw: bytes, peer: str) -> Request:
+    """What can be told of a head that cannot be read: method and path up to the first odd byte."""
+    match = _SALVAGE.match(raw)
+    method, target = (b"-", b"-") if match is None else match.groups()
+    return Request(method, target, (), (1, 1), peer)
 
 
 def check_size(raw: bytes, limits: Limits) -> None:

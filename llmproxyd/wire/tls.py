@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from OpenSSL import SSL
@@ -13,7 +15,7 @@ from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
-_RESUMABLE: dict[str, Any] = {"enableSessionTickets": True}
+_RESUMABLE: Mapping[str, Any] = MappingProxyType({"enableSessionTickets": True})
 """Twisted does without tickets, and so without resumption before TLS 1.3."""
 
 
@@ -79,7 +81,7 @@ class _Verified(BrowserLikePolicyForHTTPS):
             hostname.decode("ascii"),
             trustRoot=self._roots,
             clientCertificate=self._own,
-            extraCertificateOptions=_RESUMABLE,
+            extraCertificateOptions=dict(_RESUMABLE),  # it is written to
         )
 
 

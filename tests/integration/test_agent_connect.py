@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -263,6 +264,20 @@ async def test_whom_not_to_trust(agents: Agents, secure: Secure, certificates: C
     assert "certificate verify failed" in str(error)
     assert not elsewhere.requests
     assert not unknown.requests
+
+
+def test_one_upstream_s_certificate_is_not_shown_to_another(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    own = tmp_path / "own.pem"
+    certificates.authority.issue_cert("me@example.org").private_key_and_cert_chain_pem.write_to_path(str(own))
+    policy(ca_file=certificates.ca_file, client_cert=own).creatorForNetloc(b"a.example", 443)
+    protocol: Any = SimpleNamespace(factory=SimpleNamespace(wrappedFactory=None))
+    shown = []
+    for other in (policy(ca_file=certificates.ca_file), policy(verify=False)):
+        connection = other.creatorForNetloc(b"b.example", 443).clientConnectionForTLS(protocol)
+        shown.append(connection.get_certificate())
+    assert shown == [None, None]
 
 
 @pytest_twisted.ensureDeferred

@@ -480,7 +480,7 @@ EVENTS: list[Any] = [
     pytest.param(b"\x16\x03\x01\x02\x00\x01\x00", 400, {"-"}, id="tls"),
     pytest.param(models(version=b"HTTP/2.0"), 505, {"-", "/v1/models"}, id="version"),
     pytest.param(head_of(b"FOO /v1/models HTTP/1.1", HOST), 501, {"-", "/v1/models"}, id="method"),
-    pytest.param(b"GET /" + LONG, 414, {"-", "/" + LONG.decode()}, id="line"),
+    pytest.param(b"GET /" + LONG, 414, {"/" + LONG.decode()[:1000]}, id="line"),
     pytest.param(models(*many(5000)), 431, {"-", "/v1/models"}, id="fields"),
     pytest.param(post(b"Content-Length: x"), 400, {"-", "/v1/files"}, id="framing"),
     pytest.param(post(b"Content-Length: 9223372036854775807"), 413, {"/v1/files"}, id="length"),

@@ -37,6 +37,7 @@ class FakeTransport:
         self.sent = 0
         self.takes = True
         self.stirs = False
+        self.paused = False
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
@@ -50,9 +51,10 @@ class FakeTransport:
         self.closed = "aborted"
 
     def pauseProducing(self) -> None:
-        pass
+        self.paused = True
 
-    resumeProducing = pauseProducing
+    def resumeProducing(self) -> None:
+        self.paused = False
 
     def receive(self, data: bytes) -> None:
         self.protocol.dataReceived(data)
@@ -453,6 +455,23 @@ def test_once_only() -> None:
     assert len(rig.route.attempts) == 2
 
 
+def test_once_only_even_on_another_kept_one() -> None:
+    """Where there is no room for a new one, the call waits for the next that is free."""
+    rig = Rig(max_connections=2)
+    rig.send()
+    rig.send()
+    kept = [rig.connect(at) for at in range(2)]
+    kept[0].receive(OK)
+    answered = rig.send(b"again", idempotent=True)
+    rig.pool.open += 1  # as if another were being made
+    kept[0].lose()
+    assert rig.pool.waiting == 1
+    kept[1].receive(OK)
+    assert kept[1].written[-1] == b"again"
+    kept[1].lose()
+    assert isinstance(error(answered), Stale)
+
+
 @pytest.mark.parametrize("come", [b"H", head(status=b"100 Continue"), head(status=b"103 E")])
 def test_never_after_a_byte_of_an_answer(come: bytes) -> None:
     rig = Rig()
@@ -490,6 +509,62 @@ def test_never_after_a_byte_of_the_body() -> None:
     response.deliverBody(Body())
     assert lost[0].check(ResponseFailed)
     assert len(rig.route.attempts) == 1
+
+
+# Whose connection it is.
+
+
+class Meddler:
+    """Does what *does* says to its response, as the last piece comes."""
+
+    def __init__(self, does: str) -> None:
+        self.does = does
+        self.response: Any = None
+
+    def makeConnection(self, response: Any) -> None:
+        self.response = response
+
+    def dataReceived(self, data: bytes) -> None:
+        if data == b"last":
+            getattr(self.response, self.does)()
+
+    def connectionLost(self, reason: Failure) -> None: ...
+
+
+@pytest.mark.parametrize("does", ["pauseProducing", "abortConnection", "stopProducing"])
+def test_a_whole_answer_has_no_connection_any_more(does: str) -> None:
+    """By then it may be answering somebody else."""
+    rig = Rig(max_connections=1)
+    answered = rig.send()
+    other = rig.send(b"other")
+    transport = rig.connect()
+    transport.receive(head(b"Content-Length: 5") + b"a")
+    result(answered).deliverBody(Meddler(does))
+    transport.receive(b"last")
+    assert transport.written[-1] == b"other"
+    assert (transport.paused, transport.closed) == (False, "")
+    transport.receive(OK)
+    assert result(other).code == 200
+
+
+def test_an_answer_that_is_whole_while_nobody_reads() -> None:
+    """As TLS may have it: the next one who uses the connection reads again."""
+    rig = Rig()
+    answered = rig.send()
+    transport = rig.connect()
+    transport.receive(head(b"Content-Length: 5"))
+    result(answered)
+    assert transport.paused
+    transport.receive(b"12345")
+    assert not transport.paused
+    assert rig.pool.idle == 1
+
+
+def test_an_idle_connection_holds_nothing_of_the_last_request() -> None:
+    rig = Rig()
+    transport = rig.kept()
+    held = vars(transport.protocol).values()
+    assert not [one for one in held if isinstance(one, Call)]
 
 
 # Closing.
