@@ -71,6 +71,7 @@ class Response:
     """The head of a response.
 
     :param length: body length in bytes, ``None`` when it is not known beforehand.
+    :param told: *headers* already hold what is to be told of it.
     """
 
     status: int
@@ -78,6 +79,7 @@ class Response:
     headers: RawHeaders = field(repr=False)
     length: int | None = None
     version: tuple[int, int] = (1, 1)
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)

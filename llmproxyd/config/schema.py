@@ -21,6 +21,7 @@ from llmproxyd.faults.rules import Match, Rule
 from llmproxyd.redaction import Secret
 from llmproxyd.resilience.timeouts import Timeouts
 from llmproxyd.units import Duration, Size
+from llmproxyd.wire.origin import HTTPProxy
 
 Endpoint = Annotated[str, normal(texts.ENDPOINT, texts.endpoint)]
 UpstreamName = Annotated[str, check(texts.UPSTREAM_NAME, texts.upstream_name)]
@@ -127,6 +128,11 @@ class Upstream:
         names = [name.lower() for name in self.headers]
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield "headers", f'"{name}" is set twice; the names of header fields have no case'
+        if self.proxy is not None:
+            try:
+                HTTPProxy(self.proxy.reveal().encode())
+            except ValueError:
+                yield "proxy", "it is none; accepted: http://[user:password@]host[:port]"
 
 
 @dataclass(frozen=True, slots=True)

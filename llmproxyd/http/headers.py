@@ -5,9 +5,8 @@ RFC 9110 §7.6.1 for the hop-by-hop fields, RFC 9112 for framing.  Each list is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
-from typing import NamedTuple
 
 from llmproxyd.model import RawHeaders
 
@@ -36,70 +35,42 @@ class _Way(IntEnum):
     PASSES = 0
     STAYS = 1
     NAMES = 2
-    CONTENT_TYPE = 3
-    CONTENT_ENCODING = 4
 
-
-_WAYS = dict.fromkeys(HOP_BY_HOP, _Way.STAYS) | {
-    b"connection": _Way.NAMES,
-    b"content-type": _Way.CONTENT_TYPE,
-    b"content-encoding": _Way.CONTENT_ENCODING,
-}
 
 _KNOWN = 1024
 """Spellings that are remembered."""
 
-_spellings: dict[bytes, _Way] = {}
 
-# Looked up once: an attribute of an Enum class costs what a method call costs.
-_PASSES, _STAYS, _NAMES, _TYPE, _ENCODING = _Way
+class _Ways(dict[bytes, _Way]):
+    """By spelling; a name that is met for the first time is looked at once."""
+
+    def __missing__(self, name: bytes) -> _Way:
+        lower = name.lower()
+        way = _Way.STAYS if lower in HOP_BY_HOP else _Way.PASSES
+        if lower == b"connection":
+            way = _Way.NAMES
+        if len(self) < _KNOWN and len(name) <= 64:
+            self[name] = way
+        return way
+
+
+_way: Callable[[bytes], _Way] = _Ways().__getitem__
 
 _USUAL = frozenset({b"keep-alive", b"Keep-Alive", b"close"})
 """Values of ``Connection`` that name no field but one that stays here anyway."""
 
 
-class Relayed(NamedTuple):
-    """What of an answer's fields goes to the client, and what they say of its body.
-
-    :param fields: the end-to-end ones, in order, case and duplicates kept.
-    :param content_type: the first, empty without one.
-    :param coded: whether the body has a content coding.
-    """
-
-    fields: list[tuple[bytes, bytes]]
-    content_type: bytes
-    coded: bool
-
-
-def relayed(headers: RawHeaders) -> Relayed:
-    """The fields of an upstream's answer, on their way to the client."""
-    content_type, coded, named = b"", False, False
-    fields = []
+def relayed(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+    """The fields of an upstream's answer that go to the client, in order, case and duplicates kept."""
+    fields: list[tuple[bytes, bytes]] = []
+    keep = fields.append
     for pair in headers:
-        name = pair[0]
-        way = _spellings.get(name)
-        if way is None:
-            way = _way_of(name)
-        if way is _PASSES:
-            fields.append(pair)
-        elif way is _NAMES:
-            named = named or pair[1] not in _USUAL
-        elif way is _TYPE:
-            content_type = content_type or pair[1]
-            fields.append(pair)
-        elif way is _ENCODING:
-            coded = coded or bool(pair[1])
-            fields.append(pair)
-    if named:
-        fields = end_to_end(headers)
-    return Relayed(fields, content_type, coded)
-
-
-def _way_of(name: bytes) -> _Way:
-    way = _WAYS.get(name.lower(), _PASSES)
-    if len(_spellings) < _KNOWN and len(name) <= 64:
-        _spellings[name] = way
-    return way
+        way = _way(pair[0])
+        if not way:
+            keep(pair)
+        elif way is _Way.NAMES and pair[1] not in _USUAL:
+            return end_to_end(headers)
+    return fields
 
 
 def connection_named(headers: RawHeaders) -> frozenset[bytes]:

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IPushProducer
 from llmproxyd.errors import ProxyError
 from llmproxyd.faults.choose import Chosen
 from llmproxyd.http.body import BodySource
+from llmproxyd.http.headers import relayed
 from llmproxyd.model import End, Finished, Request, Response
 from llmproxyd.pipeline.plan import Plan
 from llmproxyd.pipeline.policy import Policy, Upstream
@@ -133,6 +134,12 @@ class Exchange:
     def route(self) -> Route[Upstream] | None:
         """Where it goes, ``None`` when it goes nowhere."""
         return None if self.plan is None else self.plan.route
+
+    def inform(self, response: Response) -> None:
+        """Pass an interim answer of the upstream on, as long as the final one has not begun."""
+        if self.responder is not None and not self.committed:
+            fields = relayed(response.headers)
+            self.responder.inform(Response(response.status, response.reason, fields))
 
     def start(self, response: Response) -> None:
         """Commit: send the head to the client."""

@@ -16,8 +16,8 @@ from zope.interface import implementer
 
 from llmproxyd.errors import ProxyError, Retryable, UpstreamError
 from llmproxyd.http.framing import Framing, Tracker, tracker
-from llmproxyd.http.headers import relayed
-from llmproxyd.model import End, Response, WallClock
+from llmproxyd.http.headers import first, relayed
+from llmproxyd.model import End, RawHeaders, Response, WallClock
 from llmproxyd.pipeline.answer import stream_error
 from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.upstream import explain
@@ -64,15 +64,19 @@ class Relay:
     def begin(self, response: Response) -> None:
         """Commit: the upstream's head goes to the client, less what belongs to the connection."""
         exchange = self._exchange
-        fields, content_type, coded = relayed(response.headers)
-        route = exchange.route
-        if not coded and route is not None and route.endpoint is not None:
-            form = self._form = route.endpoint.form_of(content_type)
-            self._tracker = None if form is None else tracker(form.framing)
+        headers = response.headers
+        form = self._form = _form_of(exchange, headers)
+        if form is not None:
+            self._tracker = tracker(form.framing)
         # Nothing is said of a length where none is: HEAD may be answered without it.
         bodiless = exchange.request.method == b"HEAD" or response.status in (204, 304)
         length = None if bodiless else response.length
-        exchange.start(Response(response.status, response.reason, fields, length, response.version))
+        fields = relayed(headers)
+        if response.status == 204:
+            # It could only be wrong (RFC 9110 §8.6), and would be misread by some.
+            fields = [pair for pair in fields if pair[0].lower() != b"content-length"]
+        status, reason, version = response.status, response.reason, response.version
+        exchange.start(Response(status, reason, fields, length, version, told=True))
 
     def connectionMade(self) -> None:
         """See :meth:`makeConnection`, which leaves nothing to do here."""
@@ -174,6 +178,15 @@ class Relay:
 
     def stopProducing(self) -> None:
         """The client is gone; :meth:`Exchange.client_gone` does what follows."""
+
+
+def _form_of(exchange: Exchange, headers: RawHeaders) -> StreamForm | None:
+    """The form of an answer if it is a stream in which an event of ours could be read."""
+    route = exchange.route
+    if route is None or route.endpoint is None or not route.endpoint.forms:
+        return None
+    form = route.endpoint.form_of(first(headers, b"content-type") or b"")
+    return None if form is None or first(headers, b"content-encoding") else form
 
 
 def _broken_off(reason: Failure) -> ProxyError:

@@ -181,8 +181,7 @@ class Pipeline:
         plan = exchange.plan
         assert plan is not None
         assert plan.outgoing is not None
-        assert exchange.responder is not None
-        sending = self._sender.send(plan.outgoing, exchange.body.producer(), exchange.responder.inform)
+        sending = self._sender.send(plan.outgoing, exchange.body.producer(), exchange.inform)
         exchange.work = sending.cancel
         sending.addCallbacks(self._answered, self._failed, (exchange,), {}, (exchange,), {})
 

@@ -42,6 +42,8 @@ _CONTENT_LENGTH: Final = Framing.CONTENT_LENGTH
 _TRANSFER_ENCODING: Final = Framing.TRANSFER_ENCODING
 _CONNECTION: Final = Framing.CONNECTION
 
+_KEPT: Final = [b"keep-alive"]
+
 # How the end of a body is told.
 _BY_LENGTH: Final = 0
 _BY_CHUNKS: Final = 1
@@ -67,7 +69,7 @@ class _Heard:
         self.phrase += piece
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name, value.rstrip(b" \t")))  # not part of it, RFC 9112 §5
+        self.fields.append((name, value))
 
     def on_body(self, piece: bytes) -> None:
         self.pieces.append(piece)
@@ -84,7 +86,7 @@ class HeadReader:
     :ivar begun: whether a byte of this head has come.
     """
 
-    __slots__ = ("_heard", "_limit", "_parser", "_size", "_tail", "_version", "begun", "problem")
+    __slots__ = ("_heard", "_limit", "_padded", "_parser", "_size", "_tail", "_version", "begun", "problem")
 
     def __init__(self, limit: int = MAX_HEAD) -> None:
         self.problem: BadAnswer | None = None
@@ -96,6 +98,7 @@ class HeadReader:
         self._heard = _Heard()
         self._parser: HttpResponseParser | None = HttpResponseParser(self._heard)
         self._size = 0
+        self._padded = False
         self._tail = b""  # not fed yet while nothing is, fed already from then on
         self._version = HTTP_1_1
 
@@ -133,6 +136,8 @@ class HeadReader:
             self._refuse(f"its head has more than {self._limit} bytes")
         elif self._fed(head):
             heard = self._heard
+            if rest is None or b" \r" in head or b"\t\r" in head:
+                self._padded = True
             if len(heard.fields) > MAX_FIELDS:
                 self._refuse(f"its head has more than {MAX_FIELDS} fields")
             elif rest is not None and heard.phrase != b"OK" and _CONTROLS.search(heard.phrase):
@@ -257,6 +262,9 @@ class AnswerReader(HeadReader):
         """What the fields say about the body and the connection.  RFC 9112 §6.3, §9.3."""
         heard = self._heard
         fields = heard.fields
+        if self._padded:
+            # Not part of a value, RFC 9112 §5; llhttp leaves it there.
+            fields = [(name, value.rstrip(b" \t")) for name, value in fields]
         length: int | None = None
         chunked = False
         connection: list[bytes] | None = None
@@ -279,7 +287,7 @@ class AnswerReader(HeadReader):
             length, chunked, told = 0, False, True
         else:
             told = chunked or length is not None
-        if connection is None:
+        if connection is None or (connection == _KEPT and self._version is HTTP_1_1):
             self.persistent = told and self._version is HTTP_1_1
         else:
             asked = options(connection)

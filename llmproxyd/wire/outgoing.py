@@ -82,11 +82,11 @@ class Answer:
         framing = b""
         if self._head or status in BODILESS:
             self._bodiless = self._sized = True
-            if self._head and length is not None and not _has_length(fields):
+            if length is not None and not response.told and self._head and status not in BODILESS:
                 framing = b"Content-Length: %d\r\n" % length
         elif length is not None:
             self._sized = True
-            if not _has_length(fields):
+            if not response.told:
                 framing = b"Content-Length: %d\r\n" % length
         elif connection.modern:
             self.chunked = True
@@ -166,8 +166,3 @@ class Answer:
         """There is no more producer."""
         if self._connection is not None:
             self._connection.feed_from(None)
-
-
-def _has_length(fields: bytes) -> bool:
-    lower = fields.lower()
-    return lower.startswith(b"content-length:") or b"\r\ncontent-length:" in lower

@@ -3,7 +3,7 @@
 A timer of Twisted's costs a heap operation when it is set, moved and cancelled, which every
 request does several times.  Here a deadline is a place in a bucket of a tick's width: setting
 and cancelling are a dictionary's, moving it on is one assignment.  What is lost is precision:
-a deadline is noticed up to one tick late, never early.
+a deadline is noticed up to two ticks late, never early.
 """
 
 from __future__ import annotations

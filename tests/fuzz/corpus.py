@@ -55,7 +55,10 @@ _VECTORS: tuple[tuple[str, bytes], ...] = (
     ("an empty line before the request", b"\r\n\r\n" + _get()),
     # -- both a length and chunks
     ("CL.TE", _post(b"Content-Length: 6", _CHUNKED[:-2], body=b"0\r\n\r\nG")),
-    ("CL.TE, a whole request behind the end", _post(b"Content-Length: 60", _CHUNKED[:-2], body=_END + _INNER)),
+    (
+        "CL.TE, a whole request behind the end",
+        _post(b"Content-Length: 60", _CHUNKED[:-2], body=_END + _INNER),
+    ),
     ("TE.CL", _post(_CHUNKED[:-2], b"Content-Length: 4", body=b"5c\r\n" + _INNER + _END)),
     ("CL 0 and TE", _post(b"Content-Length: 0", _CHUNKED[:-2], body=_END + _INNER)),
     ("TE before CL in another case", _post(b"transfer-encoding: CHUNKED", b"CONTENT-LENGTH: 3", body=_END)),
@@ -87,7 +90,10 @@ _VECTORS: tuple[tuple[str, bytes], ...] = (
     ("TE: a parameter", _te(b"Transfer-Encoding: chunked;q=1")),
     ("TE: identity", _te(b"Transfer-Encoding: identity")),
     ("TE: identity, then chunked", _te(b"Transfer-Encoding: identity, chunked")),
-    ("TE: chunked, then identity, two fields", _te(b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity")),
+    (
+        "TE: chunked, then identity, two fields",
+        _te(b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity"),
+    ),
     ("TE: twice", _te(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked")),
     ("TE: twice in one", _te(b"Transfer-Encoding: chunked, chunked")),
     ("TE: gzip first", _te(b"Transfer-Encoding: gzip, chunked")),
@@ -235,14 +241,23 @@ _VECTORS: tuple[tuple[str, bytes], ...] = (
     ("Connection: close in another case, in a list", _get(b"Connection: x, Close")),
     ("Connection: twice", _get(b"Connection: keep-alive", b"Connection: close")),
     ("Connection: names fields", _get(b"Connection: x-hop, x-secret", b"x-hop: @@", b"X-Hop: twice")),
-    ("Connection: names fields, folded case", _get(b"connection:X-HOP ,\t,x-hop2", b"x-hop: a", b"x-hop2: b")),
+    (
+        "Connection: names fields, folded case",
+        _get(b"connection:X-HOP ,\t,x-hop2", b"x-hop: a", b"x-hop2: b"),
+    ),
     ("Connection: names what must stay", _get(b"Connection: authorization", b"Authorization: Bearer @@")),
     ("hop-by-hop fields", _get(b"Keep-Alive: 5", b"TE: trailers", b"Trailer: x", b"Proxy-Connection: a")),
     ("hop-by-hop secrets", _get(b"Proxy-Authorization: Basic @@", b"Proxy-Authenticate: @@")),
     ("ours", _get(b"x-llmproxyd-fault: n", b"X-LLMProxyD-Anything: @@")),
     ("Upgrade: h2c", _get(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAM")),
-    ("Upgrade: h2c with a body", _post(b"Connection: Upgrade", b"Upgrade: h2c", b"Content-Length: 5", body=b"hello")),
-    ("Upgrade: h2c with chunks", _post(b"Connection: Upgrade", b"Upgrade: h2c", _CHUNKED[:-2], body=b"1\r\nx\r\n" + _END)),
+    (
+        "Upgrade: h2c with a body",
+        _post(b"Connection: Upgrade", b"Upgrade: h2c", b"Content-Length: 5", body=b"hello"),
+    ),
+    (
+        "Upgrade: h2c with chunks",
+        _post(b"Connection: Upgrade", b"Upgrade: h2c", _CHUNKED[:-2], body=b"1\r\nx\r\n" + _END),
+    ),
     ("Upgrade: websocket", _get(b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: x")),
     ("Expect", _post(b"Expect: 100-continue", b"Content-Length: 5", body=b"hello")),
     ("Expect in another case", _post(b"expect: 100-Continue", _CHUNKED[:-2], body=b"1\r\nx\r\n" + _END)),
@@ -268,11 +283,33 @@ _VECTORS: tuple[tuple[str, bytes], ...] = (
     ("upstream by name, nothing behind", _get(line=b"GET /to/openai HTTP/1.1")),
     ("upstream by name, user information", _get(line=b"GET /to/openai/@evil/x?@@ HTTP/1.1")),
     ("a resource of our own", _get(line=b"GET /health HTTP/1.1")),
-    ("a resource of our own, with a body", _get(b"Content-Length: 5", line=b"GET /health HTTP/1.1")[: -len(_NEXT)] + b"hello" + _NEXT),
-    ("a resource of our own, with chunks", _get(_CHUNKED[:-2], line=b"GET /health HTTP/1.1")[: -len(_NEXT)] + b"1\r\nx\r\n" + _END + _NEXT),
+    (
+        "a resource of our own, with a body",
+        _get(b"Content-Length: 5", line=b"GET /health HTTP/1.1")[: -len(_NEXT)] + b"hello" + _NEXT,
+    ),
+    (
+        "a resource of our own, with chunks",
+        _get(_CHUNKED[:-2], line=b"GET /health HTTP/1.1")[: -len(_NEXT)] + b"1\r\nx\r\n" + _END + _NEXT,
+    ),
     ("a resource of our own, HEAD", _get(line=b"HEAD /health HTTP/1.1")),
-    ("an injected fault", _post(b"x-llmproxyd-fault: r", b"Content-Length: 5", body=b"hello", line=b"POST /v1/chat/completions?@@ HTTP/1.1\r\n")),
-    ("an injected fault, chunks", _post(b"x-llmproxyd-fault: r", _CHUNKED[:-2], body=b"1\r\nx\r\n" + _END, line=b"POST /v1/chat/completions?@@ HTTP/1.1\r\n")),
+    (
+        "an injected fault",
+        _post(
+            b"x-llmproxyd-fault: r",
+            b"Content-Length: 5",
+            body=b"hello",
+            line=b"POST /v1/chat/completions?@@ HTTP/1.1\r\n",
+        ),
+    ),
+    (
+        "an injected fault, chunks",
+        _post(
+            b"x-llmproxyd-fault: r",
+            _CHUNKED[:-2],
+            body=b"1\r\nx\r\n" + _END,
+            line=b"POST /v1/chat/completions?@@ HTTP/1.1\r\n",
+        ),
+    ),
     ("too large", _post(b"Content-Length: 200000", body=b"hello")),
     ("too large, chunks", _chunks(b"1d4c0\r\n" + b"z" * 120_000 + b"\r\n" + _END)),
 )

@@ -111,6 +111,8 @@ class Raw:
                 self.left += data
         except ConnectionError:
             pass
+        except TimeoutError:
+            raise AssertionError(f"no end behind {self.left[-300:]!r}") from None
         self.close()
         return self.left
 
@@ -248,30 +250,46 @@ def kinds() -> Iterator[tuple[int, str, Kind]]:
     yield 100, "no request", closing(b"nonsense\r\n\r\n", b" 400 ")
     yield 60, "bad framing", closing(ask(b"small", CHUNKED), b" 400 ")
     yield 40, "a bad field", closing(get(b"/v1/models", b"a b: c"), b" 400 ")
-    yield 40, "a bad field that came in pieces", in_pieces(
-        b"GET /v1/models HTTP/1.1\r\nHost: a\r\n", b"a b: c\r\nx: y\r\n\r\n", expected=b" 400 "
+    yield (
+        40,
+        "a bad field that came in pieces",
+        in_pieces(b"GET /v1/models HTTP/1.1\r\nHost: a\r\n", b"a b: c\r\nx: y\r\n\r\n", expected=b" 400 "),
     )
     yield 40, "a bad chunk", closing(ask(b"small", CHUNKED, body=None) + b"zz\r\n", b" 400 ")
-    yield 40, "a bad chunk behind a good one", in_pieces(
-        ask(b"small", CHUNKED, body=None) + chunk(b"{"), b"zz\r\n", expected=b" 400 "
+    yield (
+        40,
+        "a bad chunk behind a good one",
+        in_pieces(ask(b"small", CHUNKED, body=None) + chunk(b"{"), b"zz\r\n", expected=b" 400 "),
     )
-    yield 40, "an upgrade", closing(
-        get(b"/v1/models", b"Connection: upgrade", b"Upgrade: websocket"), b" 501 "
+    yield (
+        40,
+        "an upgrade",
+        closing(get(b"/v1/models", b"Connection: upgrade", b"Upgrade: websocket"), b" 501 "),
     )
     yield 30, "404", pipelined(request(b"/to/nobody/v1/models"), b'"upstream_unknown"', 1)
-    yield 40, "413 before the body", closing(
-        request(CHAT, b"Content-Length: 9000000", b"Expect: 100-continue", body=None), b" 413 "
+    yield (
+        40,
+        "413 before the body",
+        closing(request(CHAT, b"Content-Length: 9000000", b"Expect: 100-continue", body=None), b" 413 "),
     )
-    yield 20, "413 in the body", closing(
-        ask(b"small", CHUNKED, body=None) + chunk(bytes(100_000)) * 12, b" 413 "
+    yield (
+        20,
+        "413 in the body",
+        closing(ask(b"small", CHUNKED, body=None) + chunk(bytes(100_000)) * 12, b" 413 "),
     )
-    yield 20, "413 in a body that came after its head", in_pieces(
-        ask(b"small", CHUNKED, body=None), chunk(bytes(100_000)) * 12, expected=b" 413 "
+    yield (
+        20,
+        "413 in a body that came after its head",
+        in_pieces(ask(b"small", CHUNKED, body=None), chunk(bytes(100_000)) * 12, expected=b" 413 "),
     )
     # What is injected.
     yield 40, "injected", pipelined(ask(b"small", FAULT), b" 429 ")
-    yield 40, "injected, in the middle of a body", in_pieces(
-        request(CHAT, FAULT, CLOSE, b"Content-Length: 20", body=None), bytes(20), expected=b" 429 "
+    yield (
+        40,
+        "injected, in the middle of a body",
+        in_pieces(
+            request(CHAT, FAULT, CLOSE, b"Content-Length: 20", body=None), bytes(20), expected=b" 429 "
+        ),
     )
     yield 40, "hasty: injected for a model", in_turn(request(CHAT, body=b'{"model": "broken"}'), b" 500 ")
     yield 40, "hasty: not injected for another model", in_turn(ask(b"small", body=LARGE), DONE, 2)
@@ -290,8 +308,10 @@ def kinds() -> Iterator[tuple[int, str, Kind]]:
     yield 20, "hasty: no connection", in_turn(to(b"deaf", b""), b" 504 ", 1)
     yield 20, "hasty: half a head", closing(b"POST / HTTP/1.1\r\nHost: x\r\n", b" 408 ")
     yield 20, "hasty: half a body", closing(request(CHAT, b"Content-Length: 9", body=None), b" 408 ")
-    yield 20, "hasty: half a body, which is read first", closing(
-        request(b"/v1/files", b"Content-Length: 9", body=None), b" 408 "
+    yield (
+        20,
+        "hasty: half a body, which is read first",
+        closing(request(b"/v1/files", b"Content-Length: 9", body=None), b" 408 "),
     )
     # The client.
     for reset in (False, True):
@@ -299,27 +319,44 @@ def kinds() -> Iterator[tuple[int, str, Kind]]:
         yield 40, f"left a little later, reset: {reset}", leaves_late(ask(b"silent"), reset=reset)
         yield 100, f"left in a stream, reset: {reset}", left(ask(b"open"), b"data: ", reset=reset)
         yield 20, f"left in a large answer, reset: {reset}", left(ask(b"big"), b"\0", reset=reset)
-        yield 40, f"left in its body, reset: {reset}", left(
-            request(CHAT, b"Content-Length: 100", body=None) + b"{", None, reset=reset
+        yield (
+            40,
+            f"left in its body, reset: {reset}",
+            left(request(CHAT, b"Content-Length: 100", body=None) + b"{", None, reset=reset),
         )
-        yield 40, f"left in its chunks, reset: {reset}", leaves_late(
-            ask(b"small", CHUNKED, body=None) + chunk(b"{"), reset=reset
+        yield (
+            40,
+            f"left in its chunks, reset: {reset}",
+            leaves_late(ask(b"small", CHUNKED, body=None) + chunk(b"{"), reset=reset),
         )
-        yield 40, f"left in its head, reset: {reset}", leaves_late(
-            b"GET /v1/models HTTP/1.1\r\nHost: x\r\nAccept: y\r\nx: ", reset=reset
+        yield (
+            40,
+            f"left in its head, reset: {reset}",
+            leaves_late(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nAccept: y\r\nx: ", reset=reset),
         )
-        yield 20, f"hasty: left while its body is looked at, reset: {reset}", leaves_late(
-            request(CHAT, b"Content-Length: 100", body=None) + b'{"model": "', reset=reset
+        yield (
+            20,
+            f"hasty: left while its body is looked at, reset: {reset}",
+            leaves_late(request(CHAT, b"Content-Length: 100", body=None) + b'{"model": "', reset=reset),
         )
         yield 20, f"left while it connects, reset: {reset}", leaves_late(to(b"deaf", b""), reset=reset)
     # Bodies.
     yield 60, "chunked upload", pipelined(ask(b"small", CHUNKED, body=None) + BODY, DONE, 10)
-    yield 40, "chunked upload in pieces", in_pieces(
-        ask(b"small", CHUNKED, CLOSE, body=None), BODY[:20], BODY[20:], expected=DONE
+    yield (
+        40,
+        "chunked upload in pieces",
+        in_pieces(ask(b"small", CHUNKED, CLOSE, body=None), BODY[:20], BODY[20:], expected=DONE),
     )
     yield 20, "large upload", in_turn(ask(b"small", body=LARGE), DONE, 3)
-    yield 20, "upload in pieces", in_pieces(
-        request(CHAT + b"?small", CLOSE, b"Content-Length: 30", body=None), bytes(10), bytes(20), expected=DONE
+    yield (
+        20,
+        "upload in pieces",
+        in_pieces(
+            request(CHAT + b"?small", CLOSE, b"Content-Length: 30", body=None),
+            bytes(10),
+            bytes(20),
+            expected=DONE,
+        ),
     )
     yield 20, "100 Continue", expecting(b'{"model": "gpt-x"}')
 

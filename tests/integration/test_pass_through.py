@@ -306,3 +306,45 @@ async def test_a_client_of_http_1_0(bench: Bench, upstream: FakeUpstream) -> Non
 async def test_an_upstream_of_http_1_0(ask: Ask) -> None:
     script: tuple[Any, ...] = (Send(head(b"content-type: a/b", version=b"HTTP/1.0") + b"abc"), Close())
     assert (await ask(get(b"/v1/models"), *script)).body == b"abc"
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_requests_of_one_connection_are_not_mixed_up(
+    bench: Bench, upstream: FakeUpstream, pipelined: bool
+) -> None:
+    """What is remembered of one head holds for no other: lengths, keys, targets and fields are each one's own."""
+    upstream.scripts = [[OK]]
+    chat, files = b"/v1/chat/completions", b"/v1/files?a=1"
+    bodies = [b"{}", b"{ }", b'{"a": 1}', b"x" * 2000, b"{}", b"", b"{}"]
+    asked = [request(chat, b"Authorization: Bearer sk-1", body=body) for body in bodies]
+    asked += [
+        request(chat, b"Authorization: Bearer sk-2"),
+        request(chat, b"Authorization: Bearer sk-1", b"X-A: 1"),
+        request(files, b"Authorization: Bearer sk-1"),
+        request(chat, b"Authorization: Bearer sk-1", b"Transfer-Encoding: chunked", body=None)
+        + b"3\r\nabc\r\n0\r\n\r\n",
+        get(chat, b"Authorization: Bearer sk-1"),
+        request(chat, b"Authorization: Bearer sk-1"),
+        request(b"/to/anthropic/v1/messages", b"Authorization: Bearer sk-1"),
+        request(chat, b"Authorization: Bearer sk-1"),
+    ]
+    client = await bench.client(bench.proxy())
+    if pipelined:
+        client.send(b"".join(asked))
+        got = [await client.answer() for _ in asked]
+    else:
+        got = [await client.ask(one) for one in asked]
+    assert [one.status for one in got] == [200] * len(asked)
+    arrived = upstream.requests
+    assert [one.body for one in arrived] == [*bodies, b"{}", b"{}", b"{}", b"abc", b"", b"{}", b"{}", b"{}"]
+    for one in arrived:
+        framed = [b"%d" % len(one.body)] if one.method == b"POST" and one.body != b"abc" else []
+        assert one.all(b"content-length") == framed
+        assert one.all(b"transfer-encoding") == ([b"chunked"] if one.body == b"abc" else [])
+    keys = [b"Bearer sk-1"] * len(asked)
+    keys[len(bodies)] = b"Bearer sk-2"
+    assert [one.all(b"authorization") for one in arrived] == [[key] for key in keys]
+    assert [bool(one.all(b"x-a")) for one in arrived].index(True) == len(bodies) + 1
+    assert sum(bool(one.all(b"x-a")) for one in arrived) == 1
+    assert [one.target for one in arrived if one.target != chat] == [files, b"/v1/messages"]
