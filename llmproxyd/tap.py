@@ -162,12 +162,14 @@ class Top(Service):
         from twisted.internet import reactor
 
         from llmproxyd.service import Daemon
+        from llmproxyd.wire.reactor import shorten
 
         config = options.config
         self._require_faults = bool(options["require-faults"])
         self._reactor = cast(Any, reactor)
         # Twisted waits by the wall clock; a clock that is set would end every timeout at once.
         self._reactor.seconds = time.monotonic
+        shorten(self._reactor)
         self._file = _log_file(options.parent)
         self.output = output_for(self._file)
         as_json = config.logging.format == "json"

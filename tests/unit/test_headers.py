@@ -27,8 +27,20 @@ NAMES = st.sampled_from(
     b" Content-Type content-type Content-Encoding Content-Length Transfer-Encoding Keep-Alive".split()
 )
 VALUES = st.sampled_from(
-    [b"", b"1", b"x-a", b"X-B, close", b" keep-alive ,,x-a", b"gzip", b"\xff\x00", b"close", b"keep-alive"]
-    + [b"host, content-length", b"content-type,Content-Encoding", b"Keep-Alive"]
+    sorted(
+        {
+            b"",
+            b"1",
+            b"x-a",
+            b"X-B, close",
+            b" keep-alive ,,x-a",
+            b"gzip",
+            b"\xff\x00",
+            b"close",
+            b"keep-alive",
+        }
+        | {b"host, content-length", b"content-type,Content-Encoding", b"Keep-Alive"}
+    )
 )
 FIELDS = st.lists(st.tuples(NAMES, VALUES), max_size=12)
 
@@ -42,7 +54,7 @@ def test_hop_by_hop_field_ends_here_in_any_case(name: bytes, change: object) -> 
     if name != b"transfer-encoding":
         # What that one says is for whoever writes the body; it keeps its place.
         assert for_upstream(fields, UPSTREAM) == [(b"A", b"1"), (b"B", b"2")]
-    assert relayed(fields).fields == [(b"A", b"1"), (b"B", b"2")]
+    assert relayed(fields) == [(b"A", b"1"), (b"B", b"2")]
 
 
 def test_hop_by_hop_fields_are_those_of_the_rfc() -> None:
@@ -76,7 +88,7 @@ def test_fields_that_connection_names_end_here_wherever_they_stand() -> None:
     ]
     assert end_to_end(fields) == [(b"Keep", b"4")]
     assert for_upstream(fields, UPSTREAM) == [(b"Keep", b"4")]
-    assert relayed(fields).fields == [(b"Keep", b"4")]
+    assert relayed(fields) == [(b"Keep", b"4")]
 
 
 def test_order_case_and_duplicates_are_kept() -> None:
@@ -91,7 +103,7 @@ def test_order_case_and_duplicates_are_kept() -> None:
     ]
     assert end_to_end(fields) == fields
     assert for_upstream(fields, UPSTREAM) == fields
-    assert relayed(fields).fields == fields
+    assert relayed(fields) == fields
 
 
 @pytest.mark.parametrize("name", [b"Host", b"host", b"HOST"])
@@ -129,52 +141,28 @@ def test_expect_is_answered_here(name: bytes) -> None:
 def test_framing_passes_to_the_client() -> None:
     fields: Pairs = [(b"Host", b"x"), (b"Content-Length", b"3"), (b"EXPECT", b"1"), (b"Content-Type", b"t")]
     assert end_to_end(fields) == fields
-    assert relayed(fields).fields == fields
+    assert relayed(fields) == fields
 
 
 def test_transfer_encoding_does_not() -> None:
-    assert relayed([(b"Transfer-Encoding", b"chunked"), (b"A", b"1")]).fields == [(b"A", b"1")]
-
-
-# What the fields of an answer say of its body.
-
-TOLD: list[tuple[Pairs, bytes, bool]] = [
-    ([], b"", False),
-    ([(b"Content-Type", b"text/event-stream")], b"text/event-stream", False),
-    ([(b"CONTENT-type", b"a/b"), (b"content-type", b"c/d")], b"a/b", False),
-    ([(b"content-type", b""), (b"Content-Type", b"c/d")], b"c/d", False),
-    ([(b"Content-Encoding", b"gzip")], b"", True),
-    ([(b"content-encoding", b""), (b"A", b"1")], b"", False),
-    ([(b"content-encoding", b""), (b"CONTENT-ENCODING", b"br")], b"", True),
-    ([(b"x-content-type", b"a/b"), (b"content-type-x", b"a/b")], b"", False),
-]
-
-
-@pytest.mark.parametrize(("fields", "content_type", "coded"), TOLD)
-def test_what_an_answers_fields_say_of_its_body(fields: Pairs, content_type: bytes, coded: bool) -> None:
-    told = relayed(fields)
-    assert (told.content_type, told.coded) == (content_type, coded)
-    assert told.fields == fields
+    assert relayed([(b"Transfer-Encoding", b"chunked"), (b"A", b"1")]) == [(b"A", b"1")]
 
 
 @settings(deadline=None)
 @given(FIELDS)
 def test_what_is_relayed_is_what_ends_nowhere(fields: Pairs) -> None:
     """The quick walk and the plain one agree, whatever was remembered before."""
-    told = relayed(fields)
-    assert told.fields == end_to_end(fields)
-    types = [value for name, value in fields if name.lower() == b"content-type" and value]
-    codings = [value for name, value in fields if name.lower() == b"content-encoding" and value]
-    assert (told.content_type, told.coded) == (types[0] if types else b"", bool(codings))
+    assert relayed(fields) == end_to_end(fields)
 
 
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=70).map(lambda rest: b"X-" + rest), min_size=1, max_size=20))
 def test_no_multitude_of_names_is_remembered_for_ever(names: list[bytes]) -> None:
     for name in names:
-        assert relayed([(name, b"1"), (b"TE", b"x")]).fields == [(name, b"1")]
-    assert len(headers._spellings) <= headers._KNOWN
-    assert max(map(len, headers._spellings)) <= 64
+        assert relayed([(name, b"1"), (b"TE", b"x")]) == [(name, b"1")]
+    known = headers._way.__self__  # type: ignore[attr-defined]
+    assert len(known) <= headers._KNOWN
+    assert max(map(len, known)) <= 64
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,8 @@ def test_a_plan_says_where_it_goes_and_with_what() -> None:
 
 def test_a_stored_key_takes_the_place_of_the_clients() -> None:
     plan = plan_of(
-        request(CHAT, (b"Authorization", b"Bearer sk-client"), (b"X-Api-Key", b"k")), policy(**KEYED)
+        request("POST /to/openai/v1/x", (b"Authorization", b"Bearer sk-client"), (b"X-Api-Key", b"k")),
+        policy(**KEYED),
     )
     assert plan.outgoing is not None
     assert plan.outgoing.headers.getRawHeaders(b"authorization") == [b"Bearer sk-stored"]
