@@ -164,7 +164,7 @@ def start_peer(rig: Rig, name: str, variant: str, twistd: list[str] | None = Non
     """Start the peer *name*.
 
     :param variant: ``plain``; ``tls``, whose upstream speaks TLS; ``upload``, which takes bodies
-        of any size.
+        of any size; ``streams``, which opens more than 1,000 connections to one upstream.
     :param twistd: options of twistd, for the daemon alone.
     :raises PeerError: it does not answer, or there is no such peer here.
     """
@@ -189,6 +189,8 @@ def _llmproxyd(rig: Rig, port: int, variant: str, twistd: list[str]) -> list[str
     lines = ["upstreams:", "  openai:", f"    base_url: {_base(rig, variant)}"]
     if variant == "tls":
         lines += ["    tls:", f"      ca_file: {rig.authority}"]
+    if variant == "streams":
+        lines += ["    pool:", "      max_connections: 1100"]
     if variant == "upload":
         lines += ["server:", "  max_body: 4GiB"]
     config = rig.scratch / f"llmproxyd-{variant}.yaml"

@@ -112,6 +112,7 @@ def scenarios(*, quick: bool) -> list[Scenario]:
             {"kind": "streams", "connections": 1000, "settle": 0.5 if quick else 1.0},
             {"kilobytes": "KB per stream", "connections": "streams"},
             PROXIES,
+            variant="streams",
             fresh=True,
             repeats=1 if quick else 3,
         ),

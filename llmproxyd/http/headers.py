@@ -85,9 +85,11 @@ def connection_named(headers: RawHeaders) -> frozenset[bytes]:
 def end_to_end(headers: RawHeaders, *, without: Iterable[bytes] = ()) -> list[tuple[bytes, bytes]]:
     """*headers* less those that end here, in order, case and duplicates kept.
 
+    A length that ``Connection`` names stays: without it nobody would know where the body ends.
+
     :param without: further names (lower case) to leave out.
     """
-    dropped = HOP_BY_HOP.union(without, connection_named(headers))
+    dropped = HOP_BY_HOP.union(without, connection_named(headers) - {b"content-length"})
     return [pair for pair in headers if pair[0].lower() not in dropped]
 
 
@@ -104,12 +106,12 @@ def for_upstream(headers: RawHeaders, host: bytes) -> list[tuple[bytes, bytes]]:
         b"transfer-encoding",
     }
     fields = []
-    for name, value in headers:
-        lower = name.lower()
+    for pair in headers:
+        lower = pair[0].lower()
         if lower == b"host":
-            fields.append((name, host))
+            fields.append((pair[0], host))
         elif lower not in dropped and not lower.startswith(OURS):
-            fields.append((name, value))
+            fields.append(pair)
     return fields
 
 

@@ -221,6 +221,7 @@ class Pipeline:
         relay = Relay(exchange, self._wheel, self._wall, plan.outgoing.upstream.timeouts.idle)
         try:
             relay.begin(head_of(incoming))
+            incoming.forget_fields()
             incoming.deliverBody(relay)
             if exchange.responder is not None:
                 exchange.responder.flush()

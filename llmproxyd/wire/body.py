@@ -195,7 +195,8 @@ class IncomingBody:
             try:
                 self._file.write(b"".join(self._pieces))
             except OSError:
-                return fail(Failure())
+                self._error = Failure()
+                return fail(self._error)
             self._pieces = []
         if self._ended:
             return succeed(None)
@@ -220,6 +221,8 @@ class IncomingBody:
 
     def producer(self) -> IBodyProducer | None:
         """See :class:`~llmproxyd.http.body.BodySource`."""
+        if self._error is not None:
+            return _Flow(self)  # which fails with it
         if self._file is not None:
             length = self.received
             if length <= IN_MEMORY:
@@ -228,7 +231,7 @@ class IncomingBody:
                 return BytesBody(data, chunked=self.length is None)
             cooperator = Cooperator(scheduler=lambda step: self._clock.callLater(0, step))
             return FileBodyProducer(self.file, cooperator=cooperator, readSize=PIECE)
-        if self._ended and self._error is None:
+        if self._ended:
             if not self.received:
                 return None
             data = b"".join(self._pieces)

@@ -81,6 +81,7 @@ class Call:
     def answer(self, response: IResponse) -> None:
         """The head of the answer is here."""
         self.place = None
+        self.data = b""  # it is not sent again
         answered, self.answered = self.answered, None
         if answered is not None:
             answered.callback(response)

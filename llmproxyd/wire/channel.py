@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from email.utils import formatdate
 from enum import Enum
+from http import HTTPStatus
 from typing import Any
 
 from httptools import HttpParserError, HttpRequestParser
@@ -77,6 +78,43 @@ class Channel(Protocol):
     """
 
     transport: Any
+
+    __slots__ = (
+        "_answer",
+        "_body",
+        "_body_waits",
+        "_chunks",
+        "_continues",
+        "_drained",
+        "_fed",
+        "_fields",
+        "_full",
+        "_head",
+        "_held",
+        "_last",
+        "_left",
+        "_parser",
+        "_part",
+        "_peer",
+        "_producer",
+        "_pulled",
+        "_reading",
+        "_ready",
+        "_request",
+        "_sent",
+        "_since",
+        "_stall",
+        "_state",
+        "_stuck_since",
+        "_taking",
+        "_timer",
+        "_watch",
+        "connected",
+        "factory",
+        "modern",
+        "site",
+        "transport",
+    )
 
     def __init__(self, site: WireSite) -> None:
         self.site = self.factory = site
@@ -683,7 +721,7 @@ class WireSite(Site):
             (b"Content-Type", b"text/plain; charset=utf-8"),
             (b"Date", formatdate(self.wall(), usegmt=True).encode()),
         ]
-        answer.start(Response(error.status, b"Refused", fields, len(body)))
+        answer.start(Response(error.status, HTTPStatus(error.status).phrase.encode(), fields, len(body)))
         answer.write(body)
         answer.finish()
 

@@ -147,7 +147,7 @@ def begun(part: bytes, limits: Limits) -> None:
     """
     end = part.find(b"\r\n")
     if end < 0:
-        if len(part) > MAX_LINE:
+        if len(part.removesuffix(b"\r")) > MAX_LINE:
             raise _too_long()
         if not _BEGUN.fullmatch(part):
             raise _bad_line()
@@ -177,8 +177,12 @@ def parse(raw: bytes, parser: HttpRequestParser, collected: list[tuple[bytes, by
         upgrades = True
     except HttpParserError as error:
         raise _told(_bad_fields(error), match, collected, peer) from None
+    fields = collected
+    if b" \r" in raw or b"\t\r" in raw:
+        # Not part of a value, RFC 9112 §5; llhttp leaves it there.
+        fields = [(name, value.rstrip(b" \t")) for name, value in collected]
     try:
-        return _judged(raw, match, collected, peer, upgrades)
+        return _judged(raw, match, fields, peer, upgrades)
     except BadRequest as error:
         raise _told(error, match, collected, peer) from None
 
@@ -245,21 +249,21 @@ def _judged(
         if kind is Framing.NONE:
             continue
         if kind is Framing.HOST:
-            hosts.append(value.rstrip(b" \t"))
+            hosts.append(value)
         elif kind is Framing.CONNECTION:
             connection.append(value)
         elif kind is Framing.CONTENT_LENGTH:
-            number = length_of(value.rstrip(b" \t"))
+            number = length_of(value)
             if number is None:
                 raise _bad_framing("Content-Length is not a number of bytes")
             length = number
         elif kind is Framing.TRANSFER_ENCODING:
-            if chunked or not modern or value.rstrip(b" \t").lower() != b"chunked":
+            if chunked or not modern or value.lower() != b"chunked":
                 raise _bad_framing("Transfer-Encoding may be chunked, once, and in HTTP/1.1 only")
             chunked = True
         elif kind is Framing.EXPECT:
             if modern:
-                if value.rstrip(b" \t").lower() != b"100-continue":
+                if value.lower() != b"100-continue":
                     raise BadRequest(417, "expectation_failed", "Only 100-continue can be expected.")
                 expects = True
         elif kind is Framing.UPGRADE:

@@ -95,6 +95,11 @@ class WireResponse:
             self._headers = WireHeaders(self.raw)
         return self._headers
 
+    def forget_fields(self) -> None:
+        """Nobody will ask for them any more; the body may take hours."""
+        self.raw = ()
+        self._headers = None
+
     def setPreviousResponse(self, response: IResponse) -> None:
         """Remember the answer that led here (a redirect's)."""
         self.previousResponse = response

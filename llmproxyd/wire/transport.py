@@ -16,14 +16,18 @@ any other class serves as it is.
 from __future__ import annotations
 
 import select
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionAborted
+from twisted.logger import Logger
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
+
+log = Logger()
 
 LAST_READ = 64 * 1024
 """Bytes per read of what is left behind a broken connection."""
@@ -78,6 +82,10 @@ class _Eager:
             self._maybePauseProducer()  # type: ignore[attr-defined]
             self.startWriting()  # type: ignore[attr-defined]
 
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Send all of *data* as one piece."""
+        self.write(b"".join(data))
+
     def writeSomeData(self, data: bytes) -> int | BaseException:
         """Send from the queue."""
         if self._deaf:
@@ -110,8 +118,12 @@ class _Eager:
                     return
                 left -= len(data)
                 self.protocol.dataReceived(data)
+                if self._aborting:
+                    return
         except OSError:
             return
+        except Exception:
+            log.failure("what a lost connection had brought could not be handled")
 
 
 _eager_classes: dict[type, type] = {}
@@ -136,6 +148,9 @@ def prepare(transport: Any) -> None:
     while isinstance(transport, TLSMemoryBIOProtocol):
         if isinstance(transport, BufferingTLSTransport):
             transport.write = partial(TLSMemoryBIOProtocol.write, transport)  # type: ignore[method-assign]
+            transport.writeSequence = partial(  # type: ignore[method-assign]
+                TLSMemoryBIOProtocol.writeSequence, transport
+            )
         transport = transport.transport
     if isinstance(transport, tcp.Connection):
         if not isinstance(transport, _Eager):

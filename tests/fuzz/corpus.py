@@ -48,6 +48,14 @@ _VECTORS: tuple[tuple[str, bytes], ...] = (
     ("HEAD", _get(line=b"HEAD /v1/models?@@ HTTP/1.1")),
     ("OPTIONS", _get(line=b"OPTIONS /v1/models?@@ HTTP/1.1")),
     ("several, one behind the other", _get() * 3),
+    ("the same head, again and again", _NEXT * 4 + _get()),
+    (
+        "the same head but for the length",
+        b"".join(
+            _post(b"Content-Length: %d" % size, body=b"x" * size)[: -len(_NEXT)] for size in (5, 50, 7, 5)
+        )
+        + _NEXT,
+    ),
     ("HTTP/1.0 that is kept", _get(b"Connection: keep-alive", line=b"GET /v1/models?@@ HTTP/1.0")),
     ("HTTP/1.0 with a length", _post(b"Content-Length: 2", body=b"{}", line=_LINE.replace(b"1.1", b"1.0"))),
     ("a body that looks like a request", _post(b"Content-Length: %d" % len(_INNER), body=_INNER)),

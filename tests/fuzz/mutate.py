@@ -114,7 +114,14 @@ def _behind(rng: Random, data: bytes) -> bytes:
     return data + rng.choice(_all)
 
 
+def _again(rng: Random, data: bytes) -> bytes:
+    """The first head more than once, as a client does that keeps its connection."""
+    head, end, _ = data[:20_000].partition(b"\r\n\r\n")
+    return (head + end) * rng.choice((2, 2, 3, 5)) + data
+
+
 _CHANGES = (
+    *(_again, _again, _again),
     *(_insert, _insert, _delete, _replace, _replace, _double, _case, _line_ends, _splice, _behind),
     *map(_lines, (_drop_line, _double_line, _swap_lines, _borrow_line)),
 )

@@ -29,6 +29,7 @@ PATIENCE = 10.0
 """Seconds in which each connection must have ended."""
 
 _MARK = re.compile(rb"zq[0-9a-f]{8}qz")
+_HEAD_END = re.compile(rb"\r\n\r\n")
 _ORIGIN = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 
 
@@ -118,17 +119,19 @@ class _Client(Protocol):
     :ivar left: it did not wait for the end.
     """
 
-    def __init__(self, reactor: Any, pieces: list[bytes], leaves: float | None) -> None:
+    def __init__(self, reactor: Any, pieces: list[bytes], pause: float, leaves: float | None) -> None:
         self.ended: Deferred[bytes] = Deferred()
         self.left = False
         self.late = False
         self._reactor = reactor
         self._pieces = pieces[::-1]
+        self._pause = pause
         self._leaves = leaves
         self._received: list[bytes] = []
         self._patience: Any = None
 
     def connectionMade(self) -> None:
+        self.transport.setTcpNoDelay(True)
         self._patience = self._reactor.callLater(PATIENCE, self._too_late)
         if self._leaves is not None:
             self._reactor.callLater(self._leaves, self._leave)
@@ -139,7 +142,7 @@ class _Client(Protocol):
             return
         self.transport.write(self._pieces.pop())
         if self._pieces:
-            self._reactor.callLater(0, self._go_on)
+            self._reactor.callLater(self._pause, self._go_on)
 
     def _leave(self) -> None:
         if self.connected:
@@ -161,10 +164,14 @@ class _Client(Protocol):
 
 def _pieces(rng: Random, data: bytes) -> list[bytes]:
     how = rng.random()
-    if how < 0.6 or len(data) < 2:
+    if how < 0.5 or len(data) < 2:
         return [data]
-    if how < 0.9:
+    if how < 0.7:
         cuts = sorted({rng.randrange(1, len(data)) for _ in range(rng.choice((1, 1, 2, 4)))})
+    elif how < 0.93:
+        heads = [match.end() for match in _HEAD_END.finditer(data[:20_000])][:40]
+        near = (end - rng.choice((0, 2, rng.randrange(1, 30), rng.randrange(1, 100))) for end in heads)
+        cuts = sorted({cut for cut in near if 0 < cut < len(data)})
     else:
         near = data[:400]
         cuts = list(range(1, len(near)))
@@ -250,7 +257,9 @@ class Run:
         mark = b"zq%08xqz" % number
         data, rng = mutant(self._seed, number, mark)
         leaves = rng.random() * 0.05 if rng.random() < 0.04 else None
-        client = _Client(self._reactor, _pieces(rng, data), leaves)
+        pieces = _pieces(rng, data)
+        pause = rng.choice((0, 0.005)) if len(pieces) < 50 else 0
+        client = _Client(self._reactor, pieces, pause, leaves)
         assert self._proxy is not None
         connecting = connectProtocol(TCP4ClientEndpoint(self._reactor, "127.0.0.1", self._proxy.port), client)
         connecting.addErrback(lambda failure: self._report(f"no connection: {failure.value}", b"", number))

@@ -350,13 +350,10 @@ async def test_requests_of_one_connection_are_not_mixed_up(
     assert [one.target for one in arrived if one.target != chat] == [files, b"/v1/messages"]
 
 
-@pytest.mark.parametrize("named", [b"content-length", b"Content-Length, keep-alive", b"x, CONTENT-LENGTH"])
 @pytest_twisted.ensureDeferred
-async def test_an_upstream_that_names_its_length_in_connection(
-    bench: Bench, upstream: FakeUpstream, named: bytes
-) -> None:
+async def test_an_upstream_that_names_its_length_in_connection(bench: Bench, upstream: FakeUpstream) -> None:
     """However it is framed towards the client, it is framed: the next answer is read from its beginning."""
-    upstream.scripts = [[Send(answer(b"first", b"Connection: " + named))], [Send(answer(b"second"))]]
+    upstream.scripts = [[Send(answer(b"first", b"Connection: x, Content-Length"))], [Send(answer(b"second"))]]
     client = await bench.client(bench.proxy())
     client.send(get(b"/v1/models") + get(b"/v1/models"))
     assert (await client.answer()).body == b"first"

@@ -344,7 +344,6 @@ def test_the_longest_request_line() -> None:
         begun(raw[:size], LIMITS)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the CR behind the line is counted as a byte of it")
 def test_the_longest_request_line_may_be_cut_within_its_end() -> None:
     begun(lines(line_of(MAX_LINE), HOST)[: MAX_LINE + 1], LIMITS)
 
@@ -639,7 +638,6 @@ def test_one_after_the_other(raw: bytes, lengths: list[int]) -> None:
         head = again
 
 
-@pytest.mark.xfail(strict=True, reason="bug: white space behind the length is lost with another length")
 def test_white_space_behind_the_length() -> None:
     assert same_or_anew(read(WIDE), with_length(WIDE, b"6"))
 

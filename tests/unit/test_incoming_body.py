@@ -713,7 +713,6 @@ def test_a_disk_that_is_full_from_the_start(disk: type[FullDisk], begin: str, wh
     assert error.errno == errno.ENOSPC
 
 
-@pytest.mark.xfail(strict=True, reason="bug: what was spooled before the disk was full is sent as the body")
 def test_after_a_full_disk_no_part_of_the_body_passes_for_all_of_it(disk: type[FullDisk]) -> None:
     disk.left = 8
     rig = Rig()
@@ -725,7 +724,6 @@ def test_after_a_full_disk_no_part_of_the_body_passes_for_all_of_it(disk: type[F
     assert isinstance(sent.error, OSError)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: what was spooled before the disk was full is sent as the body")
 def test_a_disk_that_was_full_from_the_start_leaves_nothing_that_passes_for_the_body(
     disk: type[FullDisk],
 ) -> None:

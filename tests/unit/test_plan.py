@@ -24,7 +24,7 @@ def upstream(name: str, **settings: Any) -> Upstream:
     return Upstream(name=name, provider=PROVIDERS[name], base_url=f"https://{name}.example/base", **settings)
 
 
-def policy(*rules: Rule, guard: bool = True, **settings: dict[str, Any]) -> Policy:
+def policy(*rules: Rule, guard: bool = True, **settings: Any) -> Policy:
     """A policy with these settings of upstreams, by name."""
     names = [name for name, one in PROVIDERS.items() if one.base_url is not None]
     places = {name: upstream(name, **settings.get(name, {})) for name in names}

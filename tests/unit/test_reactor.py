@@ -102,8 +102,8 @@ def test_an_end_is_told_with_its_reason(reactor: Any, ends: Any) -> None:
     reactor.addReader(descriptor)
     ends[1].close()
     reactor.doIteration(0)
-    assert descriptor.lost.value is CONNECTION_DONE
-    assert reactor.getReaders() == []
+    assert descriptor.lost.check(type(CONNECTION_DONE))
+    assert descriptor not in reactor.getReaders()
 
 
 def test_a_fault_in_one_connection_closes_that_one_and_is_told(reactor: Any, ends: Any) -> None:

@@ -538,7 +538,6 @@ def test_whatever_is_done_while_the_rest_is_delivered(pair: Pair, act: str) -> N
     assert not hasattr(transport, "socket")
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the rest is delivered on after abortConnection")
 def test_abort_ends_the_delivery_of_the_rest(pair: Pair) -> None:
     """As everywhere: who aborts is told nothing more."""
     pair.protocol.on_data = pair.transport.abortConnection
@@ -550,10 +549,6 @@ def test_abort_ends_the_delivery_of_the_rest(pair: Pair) -> None:
     assert len(pair.told[0]) <= 64 * 1024
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="bug: an exception out of _read_rest leaves the connection open and its protocol untold",
-)
 def test_a_fault_while_the_rest_is_delivered_does_not_keep_the_connection(pair: Pair) -> None:
     def fail() -> None:
         raise RuntimeError("a fault of our own")
@@ -783,9 +778,6 @@ def test_both_layers_are_prepared(secure: Callable[..., TLSPair]) -> None:
     assert pair.raw.getTcpNoDelay()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: writeSequence still goes through the buffer that write goes round"
-)
 def test_sequences_and_writes_keep_their_order_over_tls(secure: Callable[..., TLSPair]) -> None:
     pair = secure()
     pair.transport.write(b"1")
