@@ -1,17 +1,18 @@
 """What has confused some server or proxy before, and what is near to it.
 
-``@@`` stands for the mark of the connection: no other connection may ever see it.
+``zq@@@@@@@@qz`` stands for the mark of the connection, which is as long: no other connection may ever see
+it.
 """
 
 from __future__ import annotations
 
-MARK = b"@@"
+MARK = b"zq@@@@@@@@qz"
 
-_LINE = b"POST /v1/files?@@ HTTP/1.1\r\n"
+_LINE = b"POST /v1/files?zq@@@@@@@@qz HTTP/1.1\r\n"
 _HOST = b"Host: localhost\r\n"
-_SECRET = b"x-secret: @@\r\n"
-_NEXT = b"GET /v1/models?next&@@ HTTP/1.1\r\nHost: localhost\r\nx-secret: @@\r\n\r\n"
-_INNER = b"GET /admin?inner&@@ HTTP/1.1\r\nHost: localhost\r\n\r\n"
+_SECRET = b"x-secret: zq@@@@@@@@qz\r\n"
+_NEXT = b"GET /v1/models?next&zq@@@@@@@@qz HTTP/1.1\r\nHost: localhost\r\nx-secret: zq@@@@@@@@qz\r\n\r\n"
+_INNER = b"GET /admin?inner&zq@@@@@@@@qz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 _END = b"0\r\n\r\n"
 
@@ -21,7 +22,7 @@ def _post(*fields: bytes, body: bytes = b"", line: bytes = _LINE) -> bytes:
     return line + _HOST + _SECRET + b"".join(one + b"\r\n" for one in fields) + b"\r\n" + body + _NEXT
 
 
-def _get(*fields: bytes, line: bytes = b"GET /v1/models?@@ HTTP/1.1", host: bytes = _HOST) -> bytes:
+def _get(*fields: bytes, line: bytes = b"GET /v1/models?zq@@@@@@@@qz HTTP/1.1", host: bytes = _HOST) -> bytes:
     return line + b"\r\n" + host + _SECRET + b"".join(one + b"\r\n" for one in fields) + b"\r\n" + _NEXT
 
 
@@ -32,7 +33,7 @@ def _te(*fields: bytes) -> bytes:
 
 def _both(coding: bytes) -> bytes:
     """A length that ends in the middle of what the chunks say, in the words of *coding*."""
-    return _post(b"Content-Length: 4", coding, body=b"5c\r\n" + _INNER + _END)
+    return _post(b"Content-Length: 4", coding, body=b"%x\r\n" % len(_INNER) + _INNER + b"\r\n" + _END)
 
 
 def _chunks(body: bytes) -> bytes:
@@ -45,8 +46,8 @@ _VECTORS: tuple[tuple[str, bytes], ...] = (
     ("chunks", _chunks(b"5\r\nhello\r\n" + _END)),
     ("chunks with extensions and a trailer", _chunks(b'5;a=b;c="d"\r\nhello\r\n0;x\r\nx-t: 1\r\n\r\n')),
     ("no body", _get()),
-    ("HEAD", _get(line=b"HEAD /v1/models?@@ HTTP/1.1")),
-    ("OPTIONS", _get(line=b"OPTIONS /v1/models?@@ HTTP/1.1")),
+    ("HEAD", _get(line=b"HEAD /v1/models?zq@@@@@@@@qz HTTP/1.1")),
+    ("OPTIONS", _get(line=b"OPTIONS /v1/models?zq@@@@@@@@qz HTTP/1.1")),
     ("several, one behind the other", _get() * 3),
     ("the same head, again and again", _NEXT * 4 + _get()),
     (
@@ -56,7 +57,7 @@ _VECTORS: tuple[tuple[str, bytes], ...] = (
         )
         + _NEXT,
     ),
-    ("HTTP/1.0 that is kept", _get(b"Connection: keep-alive", line=b"GET /v1/models?@@ HTTP/1.0")),
+    ("HTTP/1.0 that is kept", _get(b"Connection: keep-alive", line=b"GET /v1/models?zq@@@@@@@@qz HTTP/1.0")),
     ("HTTP/1.0 with a length", _post(b"Content-Length: 2", body=b"{}", line=_LINE.replace(b"1.1", b"1.0"))),
     ("a body that looks like a request", _post(b"Content-Length: %d" % len(_INNER), body=_INNER)),
     ("chunks that look like a request", _te(_CHUNKED[:-2])),
@@ -67,7 +68,10 @@ _VECTORS: tuple[tuple[str, bytes], ...] = (
         "CL.TE, a whole request behind the end",
         _post(b"Content-Length: 60", _CHUNKED[:-2], body=_END + _INNER),
     ),
-    ("TE.CL", _post(_CHUNKED[:-2], b"Content-Length: 4", body=b"5c\r\n" + _INNER + _END)),
+    (
+        "TE.CL",
+        _post(_CHUNKED[:-2], b"Content-Length: 4", body=b"%x\r\n" % len(_INNER) + _INNER + b"\r\n" + _END),
+    ),
     ("CL 0 and TE", _post(b"Content-Length: 0", _CHUNKED[:-2], body=_END + _INNER)),
     ("TE before CL in another case", _post(b"transfer-encoding: CHUNKED", b"CONTENT-LENGTH: 3", body=_END)),
     # -- Transfer-Encoding that some read and some do not
@@ -170,7 +174,10 @@ _VECTORS: tuple[tuple[str, bytes], ...] = (
     ("chunk: bare LF at the end", _chunks(b"5\r\nhello\r\n0\n\n")),
     ("chunk: bare LF behind the trailers", _chunks(b"0\r\nx: y\n\r\n")),
     ("trailer: framing", _chunks(b"0\r\nContent-Length: 50\r\nTransfer-Encoding: chunked\r\n\r\n")),
-    ("trailer: Host and ours", _chunks(b"0\r\nHost: evil\r\nx-llmproxyd-fault: r\r\nx-secret: @@\r\n\r\n")),
+    (
+        "trailer: Host and ours",
+        _chunks(b"0\r\nHost: evil\r\nx-llmproxyd-fault: r\r\nx-secret: zq@@@@@@@@qz\r\n\r\n"),
+    ),
     ("trailer: folded", _chunks(b"0\r\nx: y\r\n z\r\n\r\n")),
     ("trailer: a request", _chunks(b"0\r\n" + _INNER)),
     # -- lines
@@ -178,7 +185,7 @@ _VECTORS: tuple[tuple[str, bytes], ...] = (
     ("bare LF at the end of the head", _get()[:-2] + b"\n" + _NEXT),
     ("bare LF in a value", _get(b"x: y\nz: w")),
     ("bare CR in a value", _get(b"x: y\rz: w")),
-    ("bare CR as the end of a line", _get(b"x: y\r" + b"z: w")),
+    ("bare CR as the end of every line", _get().replace(b"\r\n", b"\r")),
     ("CR CR LF", _get(b"x: y\r")),
     ("folded", _get(b"x: y\r\n folded")),
     ("folded, first line", _get(host=b" x: y\r\n" + _HOST)),
@@ -194,7 +201,7 @@ _VECTORS: tuple[tuple[str, bytes], ...] = (
     ("0x80 in a name", _get(b"x\x80: z")),
     ("empty value", _get(b"x:")),
     ("a line of spaces", _get(b"   ")),
-    ("a request line in a field", _get(b"GET /v1/inner?@@ HTTP/1.1")),
+    ("a request line in a field", _get(b"GET /v1/inner?zq@@@@@@@@qz HTTP/1.1")),
     # -- Host
     ("no Host", _get(host=b"")),
     ("two Hosts", _get(b"Host: evil")),
@@ -207,40 +214,46 @@ _VECTORS: tuple[tuple[str, bytes], ...] = (
     ("Host: a list", _get(host=b"Host: localhost, evil\r\n")),
     ("Host: no port behind the colon", _get(host=b"Host: localhost:\r\n")),
     ("Host: named by Connection", _get(b"Connection: host")),
-    ("absolute form", _get(line=b"GET http://localhost/v1/models?@@ HTTP/1.1")),
-    ("absolute form, another host", _get(line=b"GET http://evil/v1/models?@@ HTTP/1.1")),
-    ("absolute form, user information", _get(line=b"GET http://evil@localhost/v1/models?@@ HTTP/1.1")),
-    ("absolute form, no path", _get(line=b"GET http://localhost?@@ HTTP/1.1")),
-    ("absolute form, another scheme", _get(line=b"GET file:///etc/passwd?@@ HTTP/1.1")),
+    ("absolute form", _get(line=b"GET http://localhost/v1/models?zq@@@@@@@@qz HTTP/1.1")),
+    ("absolute form, another host", _get(line=b"GET http://evil/v1/models?zq@@@@@@@@qz HTTP/1.1")),
+    (
+        "absolute form, user information",
+        _get(line=b"GET http://evil@localhost/v1/models?zq@@@@@@@@qz HTTP/1.1"),
+    ),
+    ("absolute form, no path", _get(line=b"GET http://localhost?zq@@@@@@@@qz HTTP/1.1")),
+    ("absolute form, another scheme", _get(line=b"GET file:///etc/passwd?zq@@@@@@@@qz HTTP/1.1")),
     ("authority form", _get(line=b"CONNECT localhost:443 HTTP/1.1")),
     ("asterisk form", _get(line=b"OPTIONS * HTTP/1.1")),
-    ("no slash", _get(line=b"GET v1/models?@@ HTTP/1.1")),
-    ("no slash, user information", _get(line=b"GET @evil/v1/models?@@ HTTP/1.1")),
-    ("two slashes", _get(line=b"GET //evil/v1/models?@@ HTTP/1.1")),
-    ("back slash", _get(line=b"GET /\\evil/v1/models?@@ HTTP/1.1")),
-    ("fragment", _get(line=b"GET /v1/models?@@#fragment HTTP/1.1")),
-    ("dots", _get(line=b"GET /v1/../../admin?@@ HTTP/1.1")),
-    ("an encoded line end in the target", _get(line=b"GET /v1/%0d%0aHost:%20evil?@@ HTTP/1.1")),
+    ("no slash", _get(line=b"GET v1/models?zq@@@@@@@@qz HTTP/1.1")),
+    ("no slash, user information", _get(line=b"GET @evil/v1/models?zq@@@@@@@@qz HTTP/1.1")),
+    ("two slashes", _get(line=b"GET //evil/v1/models?zq@@@@@@@@qz HTTP/1.1")),
+    ("back slash", _get(line=b"GET /\\evil/v1/models?zq@@@@@@@@qz HTTP/1.1")),
+    ("fragment", _get(line=b"GET /v1/models?zq@@@@@@@@qz#fragment HTTP/1.1")),
+    ("dots", _get(line=b"GET /v1/../../admin?zq@@@@@@@@qz HTTP/1.1")),
+    ("an encoded line end in the target", _get(line=b"GET /v1/%0d%0aHost:%20evil?zq@@@@@@@@qz HTTP/1.1")),
     # -- request lines
-    ("HTTP/0.9", b"GET /v1/models?@@\r\n" + _NEXT),
-    ("HTTP/0.9, a version's beginning", b"GET /v1/models?@@ HTTP\r\n\r\n" + _NEXT),
-    ("HTTP/2.0", _get(line=b"GET /v1/models?@@ HTTP/2.0")),
-    ("HTTP/1.2", _get(line=b"GET /v1/models?@@ HTTP/1.2")),
-    ("HTTP/1.10", _get(line=b"GET /v1/models?@@ HTTP/1.10")),
-    ("http/1.1", _get(line=b"GET /v1/models?@@ http/1.1")),
-    ("HTTP/1.1 behind two spaces", _get(line=b"GET /v1/models?@@  HTTP/1.1")),
-    ("space behind the version", _get(line=b"GET /v1/models?@@ HTTP/1.1 ")),
-    ("tabs", _get(line=b"GET\t/v1/models?@@\tHTTP/1.1")),
-    ("space before the method", _get(line=b" GET /v1/models?@@ HTTP/1.1")),
-    ("space in the target", _get(line=b"GET /v1/models?@@ x HTTP/1.1")),
-    ("two request lines", _get(line=b"GET /v1/models?@@ HTTP/1.1\r\nGET /v1/inner?@@ HTTP/1.1")),
-    ("two versions", _get(line=b"GET /v1/models?@@ HTTP/1.1 HTTP/1.1")),
-    ("NUL in the target", _get(line=b"GET /v1/models?@@\0 HTTP/1.1")),
-    ("0x80 in the target", _get(line=b"GET /v1/models?@@\x80 HTTP/1.1")),
-    ("lower case method", _get(line=b"get /v1/models?@@ HTTP/1.1")),
-    ("method with a NUL", _get(line=b"G\0T /v1/models?@@ HTTP/1.1")),
-    ("unknown method", _get(line=b"FROB /v1/models?@@ HTTP/1.1")),
-    ("TRACE", _get(line=b"TRACE /v1/models?@@ HTTP/1.1")),
+    ("HTTP/0.9", b"GET /v1/models?zq@@@@@@@@qz\r\n" + _NEXT),
+    ("HTTP/0.9, a version's beginning", b"GET /v1/models?zq@@@@@@@@qz HTTP\r\n\r\n" + _NEXT),
+    ("HTTP/2.0", _get(line=b"GET /v1/models?zq@@@@@@@@qz HTTP/2.0")),
+    ("HTTP/1.2", _get(line=b"GET /v1/models?zq@@@@@@@@qz HTTP/1.2")),
+    ("HTTP/1.10", _get(line=b"GET /v1/models?zq@@@@@@@@qz HTTP/1.10")),
+    ("http/1.1", _get(line=b"GET /v1/models?zq@@@@@@@@qz http/1.1")),
+    ("HTTP/1.1 behind two spaces", _get(line=b"GET /v1/models?zq@@@@@@@@qz  HTTP/1.1")),
+    ("space behind the version", _get(line=b"GET /v1/models?zq@@@@@@@@qz HTTP/1.1 ")),
+    ("tabs", _get(line=b"GET\t/v1/models?zq@@@@@@@@qz\tHTTP/1.1")),
+    ("space before the method", _get(line=b" GET /v1/models?zq@@@@@@@@qz HTTP/1.1")),
+    ("space in the target", _get(line=b"GET /v1/models?zq@@@@@@@@qz x HTTP/1.1")),
+    (
+        "two request lines",
+        _get(line=b"GET /v1/models?zq@@@@@@@@qz HTTP/1.1\r\nGET /v1/inner?zq@@@@@@@@qz HTTP/1.1"),
+    ),
+    ("two versions", _get(line=b"GET /v1/models?zq@@@@@@@@qz HTTP/1.1 HTTP/1.1")),
+    ("NUL in the target", _get(line=b"GET /v1/models?zq@@@@@@@@qz\0 HTTP/1.1")),
+    ("0x80 in the target", _get(line=b"GET /v1/models?zq@@@@@@@@qz\x80 HTTP/1.1")),
+    ("lower case method", _get(line=b"get /v1/models?zq@@@@@@@@qz HTTP/1.1")),
+    ("method with a NUL", _get(line=b"G\0T /v1/models?zq@@@@@@@@qz HTTP/1.1")),
+    ("unknown method", _get(line=b"FROB /v1/models?zq@@@@@@@@qz HTTP/1.1")),
+    ("TRACE", _get(line=b"TRACE /v1/models?zq@@@@@@@@qz HTTP/1.1")),
     ("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _NEXT),
     ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + _NEXT),
     ("PROXY protocol", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n" + _get()),
@@ -248,15 +261,24 @@ _VECTORS: tuple[tuple[str, bytes], ...] = (
     ("Connection: close before another", _get(b"Connection: close")),
     ("Connection: close in another case, in a list", _get(b"Connection: x, Close")),
     ("Connection: twice", _get(b"Connection: keep-alive", b"Connection: close")),
-    ("Connection: names fields", _get(b"Connection: x-hop, x-secret", b"x-hop: @@", b"X-Hop: twice")),
+    (
+        "Connection: names fields",
+        _get(b"Connection: x-hop, x-secret", b"x-hop: zq@@@@@@@@qz", b"X-Hop: twice"),
+    ),
     (
         "Connection: names fields, folded case",
         _get(b"connection:X-HOP ,\t,x-hop2", b"x-hop: a", b"x-hop2: b"),
     ),
-    ("Connection: names what must stay", _get(b"Connection: authorization", b"Authorization: Bearer @@")),
+    (
+        "Connection: names what must stay",
+        _get(b"Connection: authorization", b"Authorization: Bearer zq@@@@@@@@qz"),
+    ),
     ("hop-by-hop fields", _get(b"Keep-Alive: 5", b"TE: trailers", b"Trailer: x", b"Proxy-Connection: a")),
-    ("hop-by-hop secrets", _get(b"Proxy-Authorization: Basic @@", b"Proxy-Authenticate: @@")),
-    ("ours", _get(b"x-llmproxyd-fault: n", b"X-LLMProxyD-Anything: @@")),
+    (
+        "hop-by-hop secrets",
+        _get(b"Proxy-Authorization: Basic zq@@@@@@@@qz", b"Proxy-Authenticate: zq@@@@@@@@qz"),
+    ),
+    ("ours", _get(b"x-llmproxyd-fault: n", b"X-LLMProxyD-Anything: zq@@@@@@@@qz")),
     ("Upgrade: h2c", _get(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAM")),
     (
         "Upgrade: h2c with a body",
@@ -274,7 +296,7 @@ _VECTORS: tuple[tuple[str, bytes], ...] = (
     ("Expect: obfuscated", _post(b"Expect: y 100-continue", b"Content-Length: 5", body=b"hello")),
     ("Expect on a GET", _get(b"Expect: 100-continue")),
     # -- long and many
-    ("a long target", _get(line=b"GET /" + b"a" * 17_000 + b"?@@ HTTP/1.1")),
+    ("a long target", _get(line=b"GET /" + b"a" * 17_000 + b"?zq@@@@@@@@qz HTTP/1.1")),
     ("a long value", _get(b"x: " + b"y" * 9_000)),
     ("long fields", _get(*[b"x-%d: " % number + b"y" * 900 for number in range(80)])),
     ("a long name", _get(b"x" * 5_000 + b": y")),
@@ -286,10 +308,10 @@ _VECTORS: tuple[tuple[str, bytes], ...] = (
     ("a long trailer", _chunks(b"0\r\nx: " + b"y" * 9_000 + b"\r\n\r\n")),
     ("many empty lines", b"\r\n" * 50 + _get()),
     # -- the proxy's own ways
-    ("upstream by name", _get(line=b"GET /to/openai/v1/models?@@ HTTP/1.1")),
-    ("upstream by name, unknown", _get(line=b"GET /to/nobody/v1/models?@@ HTTP/1.1")),
+    ("upstream by name", _get(line=b"GET /to/openai/v1/models?zq@@@@@@@@qz HTTP/1.1")),
+    ("upstream by name, unknown", _get(line=b"GET /to/nobody/v1/models?zq@@@@@@@@qz HTTP/1.1")),
     ("upstream by name, nothing behind", _get(line=b"GET /to/openai HTTP/1.1")),
-    ("upstream by name, user information", _get(line=b"GET /to/openai/@evil/x?@@ HTTP/1.1")),
+    ("upstream by name, user information", _get(line=b"GET /to/openai/@evil/x?zq@@@@@@@@qz HTTP/1.1")),
     ("a resource of our own", _get(line=b"GET /health HTTP/1.1")),
     (
         "a resource of our own, with a body",
@@ -306,7 +328,7 @@ _VECTORS: tuple[tuple[str, bytes], ...] = (
             b"x-llmproxyd-fault: r",
             b"Content-Length: 5",
             body=b"hello",
-            line=b"POST /v1/chat/completions?@@ HTTP/1.1\r\n",
+            line=b"POST /v1/chat/completions?zq@@@@@@@@qz HTTP/1.1\r\n",
         ),
     ),
     (
@@ -315,7 +337,7 @@ _VECTORS: tuple[tuple[str, bytes], ...] = (
             b"x-llmproxyd-fault: r",
             _CHUNKED[:-2],
             body=b"1\r\nx\r\n" + _END,
-            line=b"POST /v1/chat/completions?@@ HTTP/1.1\r\n",
+            line=b"POST /v1/chat/completions?zq@@@@@@@@qz HTTP/1.1\r\n",
         ),
     ),
     ("too large", _post(b"Content-Length: 200000", body=b"hello")),

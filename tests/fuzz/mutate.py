@@ -34,7 +34,11 @@ _PIECES = (
         b"Content-Length: 5\r\n",
         b"Transfer-Encoding: chunked\r\n",
     ),
-    *(b"Connection: x-secret\r\n", b"0\r\n\r\n", b"GET /v1/inner?@@ HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    *(
+        b"Connection: x-secret\r\n",
+        b"0\r\n\r\n",
+        b"GET /v1/inner?zq@@@@@@@@qz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ),
 )
 _LINES = re.compile(rb"(?<=\n)")
 _NEAR = 700

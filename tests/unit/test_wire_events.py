@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ Pieces = Sequence[bytes]
 
 def cut(data: bytes, at: Iterable[int]) -> Pieces:
     cuts = sorted({0, len(data), *(one for one in at if 0 < one < len(data))})
-    return [data[start:end] for start, end in zip(cuts, cuts[1:], strict=False)] or [data]
+    return [data[start:end] for start, end in pairwise(cuts)] or [data]
 
 
 def one_by_one(data: bytes) -> Pieces:
