@@ -212,7 +212,9 @@ class Channel(Protocol):
             if self._ready:
                 self._dispatch()
         except BadRequest as error:
-            self.refuse(error)
+            # Whoever is told keeps it: without the frames that it came through, and this connection.
+            error.__context__ = None
+            self.refuse(error.with_traceback(None))
         finally:
             self._taking = False
 
@@ -254,6 +256,10 @@ class Channel(Protocol):
             self._since = self.site.wheel.seconds()
             if self._timer is not None:
                 self._timer.restart(self.site.limits.header_timeout)
+        while part.startswith(b"\r\n"):
+            del part[:2]
+        if not part:
+            return
         whole = bytes(part)
         if whole != b"\r":
             begun(whole, self.site.limits)
@@ -272,14 +278,15 @@ class Channel(Protocol):
         except HttpParserError:
             # What is wrong is told by whoever judges the whole head: that must not depend on
             # how it was cut into pieces.
-            self._parser = None
-            self._begin(whole)
+            self._parse(whole)
+            raise BadRequest(400, "bad_request", "The header is not valid HTTP.") from None
         else:
             self._fed = len(whole)
             check_number(self._fields)
 
     def _begin(self, raw: bytes) -> None:
         """A head is there: what it means, and what follows it."""
+        self._parser = None
         last, site = self._head, self.site
         head = None if last is None else last.again(raw)
         if head is None:

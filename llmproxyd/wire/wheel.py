@@ -81,6 +81,9 @@ class Wheel:
 
     def put(self, timer: Timer) -> None:
         """Give *timer* its bucket: the first that is looked at when it is due."""
+        if not self._buckets:
+            # After a rest: what has passed meanwhile held nothing.
+            self._passed = max(self._passed, self._slot_of(self.seconds()))
         slot = max(self._slot_of(timer.due) + 1, self._passed + 1)
         timer._slot = slot
         bucket = self._buckets.get(slot)
@@ -89,8 +92,6 @@ class Wheel:
         else:
             bucket[timer] = None
         if self._next is None:
-            # After a rest: what has passed meanwhile held nothing.
-            self._passed = max(self._passed, self._slot_of(self.seconds()))
             self._next = self._clock.callLater(self._tick, self._turn)
 
     def drop(self, timer: Timer) -> None:

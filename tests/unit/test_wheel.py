@@ -202,3 +202,19 @@ def test_used_again_after_a_stop(rig: Rig) -> None:
     left.cancel()
     rig.pass_by(1)
     assert set(rig.noticed) == {"b"}
+
+
+def test_a_turn_that_takes_long_passes_no_deadline_over() -> None:
+    """What is set while a turn runs on must not hide what came due meanwhile."""
+    clock, told = Clock(), []
+    wheel = Wheel(clock)
+
+    def slow() -> None:
+        clock.rightNow += 0.1
+        wheel.start(5.0, lambda: None)
+
+    wheel.start(0.05, slow)
+    wheel.start(0.15, lambda: told.append(1))
+    for _ in range(10):
+        clock.advance(0.1)
+    assert told == [1]
