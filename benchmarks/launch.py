@@ -280,6 +280,7 @@ COMMANDS: dict[str, Command] = {
     "llmproxyd": _llmproxyd,
     "nginx": _nginx,
     "aiohttp": _python_peer("aiohttp_proxy.py"),
+    "aiohttp-app": _python_peer("aiohttp_app.py"),
     "stock": _python_peer("stock_proxy.py"),
     "relay": _relay,
 }

@@ -39,10 +39,13 @@ class Goal:
 GOALS = (
     Goal("CPU: aiohttp ÷ us, 16 connections", "json-16", "cpu", "aiohttp", (2.8, 4, 6), "×", True, True),
     Goal("CPU: aiohttp ÷ us, 64 connections", "json-64", "cpu", "aiohttp", (2.8, 4, 6), "×", True, True),
+    Goal("CPU: aiohttp application ÷ us, 16", "json-16", "cpu", "aiohttp-app", (2.8, 4, 6), "×", True, True),
+    Goal("CPU: aiohttp application ÷ us, 64", "json-64", "cpu", "aiohttp-app", (2.8, 4, 6), "×", True, True),
     Goal("CPU: stock ÷ us, 16 connections", "json-16", "cpu", "stock", (7, 11, 15), "×", True, True),
     Goal("CPU: us ÷ nginx, 16 connections", "json-16", "cpu", "nginx", (4.5, 3, 2)),
     Goal("p50: us ÷ nginx, 1 connection", "json-1", "p50", "nginx", (1.6, 1.2, 1.05)),
     Goal("p99: us ÷ aiohttp, 64 connections", "json-64", "p99", "aiohttp", (0.4, 0.25, 0.15)),
+    Goal("SSE CPU: us ÷ aiohttp application", "sse-5000", "cpu", "aiohttp-app", (0.75, 0.6, 0.5)),
     Goal("SSE CPU: us ÷ aiohttp, 5,000 events/s", "sse-5000", "cpu", "aiohttp", (0.75, 0.6, 0.5)),
     Goal("SSE added latency p99, 5,000 events/s", "sse-5000", "added_p99", None, (5, 2), " ms", scale=0.001),
     Goal("memory per open stream", "streams", "kilobytes", None, (14, 10, 8), " KB"),

@@ -53,7 +53,7 @@ def scenarios(*, quick: bool) -> list[Scenario]:
             f"2 KB JSON request, 1 KB JSON answer, {number} connections",
             {"kind": "json", "send": 2048, "receive": 1024, "connections": number, **window},
             REQUEST_COLUMNS,
-            ("direct", *PROXIES, "relay"),
+            ("direct", *PROXIES, "aiohttp-app", "relay"),
             repeats=repeats,
         )
 
@@ -64,6 +64,7 @@ def scenarios(*, quick: bool) -> list[Scenario]:
             f"{pace:,} events a second over 50 streams",
             {"kind": "sse", "pace": pace // 50, "connections": 50, **window},
             EVENT_COLUMNS,
+            ("direct", *PROXIES, "aiohttp-app"),
             repeats=several,
         )
 

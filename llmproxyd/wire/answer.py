@@ -42,6 +42,9 @@ _CONTENT_LENGTH: Final = Framing.CONTENT_LENGTH
 _TRANSFER_ENCODING: Final = Framing.TRANSFER_ENCODING
 _CONNECTION: Final = Framing.CONNECTION
 
+_SPACE: Final = b" \t"
+"""Not part of a value, RFC 9112 §5; llhttp leaves it behind one."""
+
 _KEPT: Final = [b"keep-alive"]
 
 # How the end of a body is told.
@@ -86,7 +89,7 @@ class HeadReader:
     :ivar begun: whether a byte of this head has come.
     """
 
-    __slots__ = ("_heard", "_limit", "_padded", "_parser", "_size", "_tail", "_version", "begun", "problem")
+    __slots__ = ("_heard", "_limit", "_parser", "_size", "_tail", "_version", "begun", "problem")
 
     def __init__(self, limit: int = MAX_HEAD) -> None:
         self.problem: BadAnswer | None = None
@@ -98,7 +101,6 @@ class HeadReader:
         self._heard = _Heard()
         self._parser: HttpResponseParser | None = HttpResponseParser(self._heard)
         self._size = 0
-        self._padded = False
         self._tail = b""  # not fed yet while nothing is, fed already from then on
         self._version = HTTP_1_1
 
@@ -136,8 +138,6 @@ class HeadReader:
             self._refuse(f"its head has more than {self._limit} bytes")
         elif self._fed(head):
             heard = self._heard
-            if rest is None or b" \r" in head or b"\t\r" in head:
-                self._padded = True
             if len(heard.fields) > MAX_FIELDS:
                 self._refuse(f"its head has more than {MAX_FIELDS} fields")
             elif rest is not None and heard.phrase != b"OK" and _CONTROLS.search(heard.phrase):
@@ -262,9 +262,6 @@ class AnswerReader(HeadReader):
         """What the fields say about the body and the connection.  RFC 9112 §6.3, §9.3."""
         heard = self._heard
         fields = heard.fields
-        if self._padded:
-            # Not part of a value, RFC 9112 §5; llhttp leaves it there.
-            fields = [(name, value.rstrip(b" \t")) for name, value in fields]
         length: int | None = None
         chunked = False
         connection: list[bytes] | None = None
@@ -273,10 +270,10 @@ class AnswerReader(HeadReader):
             if not kind:
                 continue
             if kind is _CONTENT_LENGTH:
-                if length is not None or (length := length_of(value)) is None:
+                if length is not None or (length := length_of(value.rstrip(_SPACE))) is None:
                     return self._refuse("its content-length is no length, or there are two")
             elif kind is _TRANSFER_ENCODING:
-                if chunked or value.lower() != b"chunked" or self._version is not HTTP_1_1:
+                if chunked or value.rstrip(_SPACE).lower() != b"chunked" or self._version is not HTTP_1_1:
                     return self._refuse("its transfer-encoding is not chunked alone")
                 chunked = True
             elif kind is _CONNECTION:

@@ -79,7 +79,7 @@ def everywhere(stream: bytes, **settings: Any) -> Read:
 
 def test_a_plain_answer() -> None:
     got = everywhere(head(b"Content-Length: 3", b"x-A:  b c \t", b"X-a: d", b"Empty:") + b"abc")
-    fields = [(b"Content-Length", b"3"), (b"x-A", b"b c"), (b"X-a", b"d"), (b"Empty", b"")]
+    fields = [(b"Content-Length", b"3"), (b"x-A", b"b c \t"), (b"X-a", b"d"), (b"Empty", b"")]
     assert got == Read(((b"HTTP", 1, 1), 200, b"OK", fields, 3), body=b"abc", complete=True, persistent=True)
 
 
