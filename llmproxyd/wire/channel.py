@@ -222,7 +222,8 @@ class Channel(Protocol):
 
     def _take_head(self, data: bytes) -> bytes:
         part = self._part
-        if part:
+        before = len(part)
+        if before:
             start = max(0, len(part) - 3)
             part += data
             end = part.find(END, start)
@@ -234,7 +235,7 @@ class Channel(Protocol):
             end = data.find(END)
             block = data
         if end < 0:
-            self._part_of_head(data)
+            self._part_of_head(data, before)
             return b""
         end += 4
         raw, rest = block[:end], block[end:]
@@ -247,22 +248,24 @@ class Channel(Protocol):
         self._begin(raw)
         return rest
 
-    def _part_of_head(self, data: bytes) -> None:
+    def _part_of_head(self, data: bytes, before: int) -> None:
+        """More of a head whose end has not come yet.
+
+        :param before: how many bytes of it had come already.
+        """
         part = self._part
-        if not part:
-            if not data:
-                return
+        if not before:
             part += data
+        while part.startswith(b"\r\n"):
+            del part[:2]
+        if len(part) < 2 and bytes(part) in (b"", b"\r"):
+            return  # an empty line is no request as yet, and no sign of life
+        if before < 2:
             self._since = self.site.wheel.seconds()
             if self._timer is not None:
                 self._timer.restart(self.site.limits.header_timeout)
-        while part.startswith(b"\r\n"):
-            del part[:2]
-        if not part:
-            return
         whole = bytes(part)
-        if whole != b"\r":
-            begun(whole, self.site.limits)
+        begun(whole, self.site.limits)
         self._probe(whole)
 
     def _probe(self, whole: bytes) -> None:
@@ -555,7 +558,7 @@ class Channel(Protocol):
                 self._since = now  # it waits for us
         elif self._state is _DRAIN:
             granted = DRAIN_SECONDS
-        elif self._part:
+        elif self._part and self._part != b"\r":
             granted = limits.header_timeout
         return self._since + granted - now
 
@@ -565,7 +568,7 @@ class Channel(Protocol):
             self._time_out("The body of the request came to a halt (server.idle_timeout).")
         elif self._state is _DRAIN:
             self._end_drain()
-        elif self._part:
+        elif self._part and self._part != b"\r":
             self._time_out("The head of the request did not come in time (server.header_timeout).")
         else:
             self._close_now(abort=bool(wire_transport.unsent(self.transport)))

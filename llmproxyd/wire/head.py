@@ -176,7 +176,8 @@ def parse(raw: bytes, parser: HttpRequestParser, collected: list[tuple[bytes, by
     except HttpParserUpgrade:
         upgrades = True
     except HttpParserError as error:
-        raise _told(_bad_fields(error), match, collected, peer) from None
+        many = len(collected) > MAX_FIELDS
+        raise _told(_too_many() if many else _bad_fields(error), match, collected, peer) from None
     fields = collected
     if b" \r" in raw or b"\t\r" in raw:
         # Not part of a value, RFC 9112 §5; llhttp leaves it there.
@@ -208,7 +209,7 @@ def check_number(fields: list[tuple[bytes, bytes]]) -> None:
     :raises BadRequest: 431.
     """
     if len(fields) > MAX_FIELDS:
-        raise BadRequest(431, "headers_too_large", f"The request has more than {MAX_FIELDS} header fields.")
+        raise _too_many()
 
 
 def _check_size(raw: bytes, line_end: int, limits: Limits) -> None:
@@ -322,6 +323,10 @@ def _bad_line() -> BadRequest:
 
 def _too_long() -> BadRequest:
     return BadRequest(414, "uri_too_long", f"The request line has more than {MAX_LINE} bytes.")
+
+
+def _too_many() -> BadRequest:
+    return BadRequest(431, "headers_too_large", f"The request has more than {MAX_FIELDS} header fields.")
 
 
 def _bad_framing(why: str) -> BadRequest:

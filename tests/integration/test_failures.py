@@ -88,7 +88,7 @@ async def test_an_answer_that_does_not_begin(
     got, _ = await asked(bench, request(CHAT), timeouts={"headers": 0.15})
     check(got, 504, TIMEOUT)
     assert "timeouts.headers" in got.json["error"]["message"]
-    assert not upstream.open
+    await until(lambda: not upstream.open, "the upstream's connection to be closed")
 
 
 @pytest_twisted.ensureDeferred
