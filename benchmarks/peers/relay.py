@@ -37,6 +37,7 @@ class Accepted(End):
 
     def __init__(self, upstream: int) -> None:
         self._upstream = upstream
+        self._early = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -47,7 +48,16 @@ class Accepted(End):
         loop = asyncio.get_running_loop()
         _, far = await loop.create_connection(End, "127.0.0.1", self._upstream)
         self.other, far.other = far.transport, self.transport
+        if self._early:
+            self.other.write(self._early)
         self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        # Some versions of asyncio begin to read although they were told not to.
+        if self.other is None:
+            self._early += data
+        else:
+            self.other.write(data)
 
 
 async def serve(port: int, upstream: int) -> None:

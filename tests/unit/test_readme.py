@@ -26,7 +26,9 @@ def block_with(text: str) -> str:
     return re.sub(r"(?m)^    ", "", found[0])
 
 
-@pytest.mark.parametrize("name", ["README.rst", "CHANGELOG.rst"])
+@pytest.mark.parametrize(
+    "name", ["README.rst", "CHANGELOG.rst", "docs/performance.rst", "benchmarks/README.rst"]
+)
 def test_it_is_valid(name: str) -> None:
     said = io.StringIO()
     publish_string(
