@@ -24,8 +24,8 @@ from llmproxyd.sandbox.reply import DEFAULT_MODEL
 from llmproxyd.sandbox.routes import find
 from llmproxyd.sandbox.values import Answer, Ask, Whole
 from llmproxyd.sandbox.writer import send
-from llmproxyd.wire.channel import WireSite
 from llmproxyd.wire.head import Limits
+from llmproxyd.wire.site import WireSite
 from llmproxyd.wire.wheel import Wheel
 
 MAX_BODY = 2**40

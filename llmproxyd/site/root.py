@@ -11,10 +11,10 @@ from twisted.web.resource import IResource, Resource
 from llmproxyd.errors import Refused
 from llmproxyd.model import Request
 from llmproxyd.pipeline.run import Pipeline
-from llmproxyd.wire.channel import WireSite
 from llmproxyd.wire.head import BadRequest
 from llmproxyd.wire.outgoing import Answer
 from llmproxyd.wire.request import WireRequest
+from llmproxyd.wire.site import WireSite
 
 LOCAL_METHODS = (b"GET", b"HEAD")
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from email.utils import formatdate
 from enum import Enum
-from http import HTTPStatus
 from typing import Any
+from typing import Protocol as TypingProtocol
 
 from httptools import HttpParserError, HttpRequestParser
 from twisted.internet._producer_helpers import _PullToPush
@@ -21,11 +21,9 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
-from twisted.web.resource import IResource
-from twisted.web.server import Site
 from zope.interface import implementer
 
-from llmproxyd.model import Request, Response, WallClock
+from llmproxyd.model import Request, WallClock
 from llmproxyd.wire import transport as wire_transport
 from llmproxyd.wire.body import AHEAD, IncomingBody
 from llmproxyd.wire.chunks import Chunks
@@ -69,9 +67,23 @@ class _State(Enum):
 _HEAD, _LENGTH, _CHUNKED, _HELD, _DRAIN, _DEAF = _State
 
 
+class Owner(TypingProtocol):
+    """What a connection needs of its site: :class:`~llmproxyd.wire.site.WireSite`."""
+
+    clock: Any
+    wall: WallClock
+    wheel: Wheel
+    limits: Limits
+    channels: set[Channel]
+    closing: bool
+
+    def refuse(self, error: BadRequest, request: Request, answer: Answer) -> None:
+        """Answer a request that is not valid."""
+
+
 @implementer(IPushProducer)
 class Channel(Protocol):
-    """A connection of a :class:`WireSite`.
+    """A connection of a site.
 
     :ivar site: whose resources answer.
     :ivar modern: the request in work is HTTP/1.1.
@@ -116,8 +128,9 @@ class Channel(Protocol):
         "transport",
     )
 
-    def __init__(self, site: WireSite) -> None:
-        self.site = self.factory = site
+    def __init__(self, site: Owner) -> None:
+        self.site: Owner = site
+        self.factory: Any = site
         self.modern = True
         self._state = _HEAD
         self._peer = "-"
@@ -688,58 +701,6 @@ class Channel(Protocol):
         """Break the answer off."""
         if self._answer is not None:
             self.break_off(reset=False)
-
-
-class WireSite(Site):
-    """A site of twisted.web whose connections are ours.
-
-    :param wall: for the ``Date`` of answers.
-    :ivar channels: the open connections.
-    :ivar closing: no connection outlives the answer under way.
-    """
-
-    noisy = False
-
-    def __init__(
-        self, resource: IResource, *, clock: Any, wall: WallClock, wheel: Wheel, limits: Limits
-    ) -> None:
-        super().__init__(resource, reactor=clock, parsePOSTFormSubmission=False)
-        self.clock = clock
-        self.wall = wall
-        self.wheel = wheel
-        self.limits = limits
-        self.channels: set[Channel] = set()
-        self.closing = False
-
-    def startFactory(self) -> None:
-        """A port was opened.  There is no access log here, so none is opened."""
-
-    def stopFactory(self) -> None:
-        """The last port was closed."""
-
-    def log(self, request: object) -> None:
-        """Nothing: what is to be told of requests is told by whoever answers them."""
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        """A connection."""
-        return Channel(self)
-
-    def refuse(self, error: BadRequest, request: Request, answer: Answer) -> None:
-        """Answer a request that is not valid; *request* is what could be read of it."""
-        body = f"{error.message}\n".encode()
-        fields = [
-            (b"Content-Type", b"text/plain; charset=utf-8"),
-            (b"Date", formatdate(self.wall(), usegmt=True).encode()),
-        ]
-        answer.start(Response(error.status, HTTPStatus(error.status).phrase.encode(), fields, len(body)))
-        answer.write(body)
-        answer.finish()
-
-    def close_idle(self) -> None:
-        """Keep no connection beyond the answer under way, and end those that have none."""
-        self.closing = True
-        for channel in list(self.channels):
-            channel.close_idle()
 
 
 def _address(peer: IAddress) -> str:

@@ -24,8 +24,8 @@ from twisted.web.resource import EncodingResourceWrapper, IResource, Resource
 from twisted.web.server import NOT_DONE_YET, GzipEncoderFactory, Site
 from wireclient import Answer, Client, connect, get, pause, request, until
 
-from llmproxyd.wire.channel import WireSite
 from llmproxyd.wire.head import Limits
+from llmproxyd.wire.site import WireSite
 from llmproxyd.wire.wheel import Wheel
 
 KINDS = ("stock", "wire")

@@ -22,9 +22,9 @@ from zope.interface import implementer
 
 from llmproxyd.model import Response
 from llmproxyd.wire.answer import AnswerReader
-from llmproxyd.wire.channel import WireSite
 from llmproxyd.wire.head import BadRequest, Limits
 from llmproxyd.wire.request import WireRequest
+from llmproxyd.wire.site import WireSite
 from llmproxyd.wire.wheel import Wheel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
