@@ -71,10 +71,9 @@ class Head:
     """One request's head and what it means to the connection.
 
     :ivar length: bytes of body, ``None`` when it comes in chunks.
-    :ivar upgrades: it asks for another protocol, which is ignored; llhttp then stops behind it.
     """
 
-    __slots__ = ("_after", "_before", "expects", "keep_alive", "length", "raw", "request", "upgrades")
+    __slots__ = ("_after", "_before", "expects", "keep_alive", "length", "raw", "request")
 
     def __init__(
         self,
@@ -84,14 +83,12 @@ class Head:
         *,
         keep_alive: bool,
         expects: bool,
-        upgrades: bool,
     ) -> None:
         self.raw = raw
         self.request = request
         self.length = length
         self.keep_alive = keep_alive
         self.expects = expects
-        self.upgrades = upgrades
         self._before: bytes | None = None
         self._after = b""
 
@@ -134,7 +131,6 @@ class Head:
             length,
             keep_alive=self.keep_alive,
             expects=self.expects,
-            upgrades=self.upgrades,
         )
         head._before, head._after = before, after
         return head
@@ -163,7 +159,6 @@ def parse(raw: bytes, parser: HttpRequestParser, collected: list[tuple[bytes, by
     :raises BadRequest: see :class:`BadRequest`.
     """
     match = _line(raw, raw.find(b"\r\n"))
-    upgrades = False
     if not _FORM.match(match[2]):
         # llhttp would refuse some of these too, but not say why.
         raise BadRequest(
@@ -174,7 +169,7 @@ def parse(raw: bytes, parser: HttpRequestParser, collected: list[tuple[bytes, by
     try:
         parser.feed_data(raw)
     except HttpParserUpgrade:
-        upgrades = True
+        pass  # it has read the whole head, and what is asked for there is ignored
     except HttpParserError as error:
         many = len(collected) > MAX_FIELDS
         raise _told(_too_many() if many else _bad_fields(error), match, collected, peer) from None
@@ -183,7 +178,7 @@ def parse(raw: bytes, parser: HttpRequestParser, collected: list[tuple[bytes, by
         # Not part of a value, RFC 9112 §5; llhttp leaves it there.
         fields = [(name, value.rstrip(b" \t")) for name, value in collected]
     try:
-        return _judged(raw, match, fields, peer, upgrades)
+        return _judged(raw, match, fields, peer)
     except BadRequest as error:
         raise _told(error, match, collected, peer) from None
 
@@ -236,9 +231,7 @@ def _line(raw: bytes, end: int) -> re.Match[bytes]:
     return match
 
 
-def _judged(
-    raw: bytes, match: re.Match[bytes], fields: list[tuple[bytes, bytes]], peer: str, upgrades: bool
-) -> Head:
+def _judged(raw: bytes, match: re.Match[bytes], fields: list[tuple[bytes, bytes]], peer: str) -> Head:
     check_number(fields)
     hosts: list[bytes] = []
     connection: list[bytes] = []
@@ -281,7 +274,6 @@ def _judged(
         None if chunked else length,
         keep_alive=b"close" not in asked and (modern or b"keep-alive" in asked),
         expects=expects,
-        upgrades=upgrades,
     )
 
 

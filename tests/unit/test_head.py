@@ -55,44 +55,44 @@ def said(head: Head) -> tuple[object, ...]:
 
 
 def framing(head: Head) -> tuple[object, ...]:
-    return head.length, head.chunked, head.keep_alive, head.expects, head.upgrades
+    return head.length, head.chunked, head.keep_alive, head.expects
 
 
 # What is taken.
 
 FRAMED: list[tuple[bytes, tuple[object, ...]]] = [
-    # length, chunked, keep_alive, expects, upgrades
-    (lines(b"GET / HTTP/1.1", HOST), (0, False, True, False, False)),
-    (lines(b"GET / HTTP/1.0"), (0, False, False, False, False)),
-    (lines(b"GET / HTTP/1.0", b"Connection: keep-alive"), (0, False, True, False, False)),
-    (lines(b"GET / HTTP/1.0", b"Connection: x, KEEP-Alive"), (0, False, True, False, False)),
-    (lines(b"GET / HTTP/1.0", b"Connection: keep-alive, close"), (0, False, False, False, False)),
-    (lines(b"GET / HTTP/1.1", HOST, b"Connection: close"), (0, False, False, False, False)),
-    (lines(b"GET / HTTP/1.1", HOST, b"connection: Close,x-a"), (0, False, False, False, False)),
+    # length, chunked, keep_alive, expects
+    (lines(b"GET / HTTP/1.1", HOST), (0, False, True, False)),
+    (lines(b"GET / HTTP/1.0"), (0, False, False, False)),
+    (lines(b"GET / HTTP/1.0", b"Connection: keep-alive"), (0, False, True, False)),
+    (lines(b"GET / HTTP/1.0", b"Connection: x, KEEP-Alive"), (0, False, True, False)),
+    (lines(b"GET / HTTP/1.0", b"Connection: keep-alive, close"), (0, False, False, False)),
+    (lines(b"GET / HTTP/1.1", HOST, b"Connection: close"), (0, False, False, False)),
+    (lines(b"GET / HTTP/1.1", HOST, b"connection: Close,x-a"), (0, False, False, False)),
     (
         lines(b"GET / HTTP/1.1", HOST, b"Connection: x-a", b"Connection:close"),
-        (0, False, False, False, False),
+        (0, False, False, False),
     ),
-    (lines(b"GET / HTTP/1.1", HOST, b"Connection: closed"), (0, False, True, False, False)),
-    (lines(POST, HOST, b"Content-Length: 0"), (0, False, True, False, False)),
-    (lines(POST, HOST, b"Content-Length: 17"), (17, False, True, False, False)),
-    (lines(POST, HOST, b"CONTENT-LENGTH:\t17 \t"), (17, False, True, False, False)),
-    (lines(POST, HOST, b"Content-Length: 017"), (17, False, True, False, False)),
-    (lines(POST, HOST, b"Content-Length: %d" % MAX_LENGTH), (MAX_LENGTH, False, True, False, False)),
-    (lines(POST, HOST, b"Transfer-Encoding: chunked"), (None, True, True, False, False)),
-    (lines(POST, HOST, b"transfer-encoding: Chunked"), (None, True, True, False, False)),
-    (lines(POST, HOST, b"Expect: 100-continue", b"Content-Length: 3"), (3, False, True, True, False)),
-    (lines(POST, HOST, b"expect: 100-CONTINUE", b"Content-Length: 3"), (3, False, True, True, False)),
-    (lines(b"POST / HTTP/1.0", b"Expect: anything", b"Content-Length: 3"), (3, False, False, False, False)),
-    (lines(b"GET / HTTP/1.1", HOST, b"Connection: Upgrade", b"Upgrade: h2c"), (0, False, True, False, True)),
+    (lines(b"GET / HTTP/1.1", HOST, b"Connection: closed"), (0, False, True, False)),
+    (lines(POST, HOST, b"Content-Length: 0"), (0, False, True, False)),
+    (lines(POST, HOST, b"Content-Length: 17"), (17, False, True, False)),
+    (lines(POST, HOST, b"CONTENT-LENGTH:\t17 \t"), (17, False, True, False)),
+    (lines(POST, HOST, b"Content-Length: 017"), (17, False, True, False)),
+    (lines(POST, HOST, b"Content-Length: %d" % MAX_LENGTH), (MAX_LENGTH, False, True, False)),
+    (lines(POST, HOST, b"Transfer-Encoding: chunked"), (None, True, True, False)),
+    (lines(POST, HOST, b"transfer-encoding: Chunked"), (None, True, True, False)),
+    (lines(POST, HOST, b"Expect: 100-continue", b"Content-Length: 3"), (3, False, True, True)),
+    (lines(POST, HOST, b"expect: 100-CONTINUE", b"Content-Length: 3"), (3, False, True, True)),
+    (lines(b"POST / HTTP/1.0", b"Expect: anything", b"Content-Length: 3"), (3, False, False, False)),
+    (lines(b"GET / HTTP/1.1", HOST, b"Connection: Upgrade", b"Upgrade: h2c"), (0, False, True, False)),
     (
         lines(POST, HOST, b"Connection: Upgrade", b"Upgrade: h2c", b"Content-Length: 2"),
-        (2, False, True, False, True),
+        (2, False, True, False),
     ),
-    (lines(b"GET / HTTP/1.1", HOST, b"Upgrade: websocket"), (0, False, True, False, False)),
+    (lines(b"GET / HTTP/1.1", HOST, b"Upgrade: websocket"), (0, False, True, False)),
     (
         lines(b"GET / HTTP/1.0", HOST, b"Upgrade: websocket", b"Connection: upgrade")[:],
-        (0, False, False, False, True),
+        (0, False, False, False),
     ),
 ]
 
