@@ -7,7 +7,7 @@ from wire to wire; a mapping is built only by whoever needs one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -152,4 +152,170 @@ class FaultsChanged:
     commanded: bool
 
 
-Event = Arrived | Finished | FaultsChanged
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrying:
+    """An attempt failed and another one follows.
+
+    :param failed: what happened, in a few words: ``overloaded (529)``, ``connection refused``.
+    :param delay: seconds until the next attempt.
+    :param retry: its number, from 1.
+    :param of: how many retries there may be.
+    :param to: the upstream that it goes to.
+    """
+
+    number: int
+    request_id: str
+    upstream: str
+    failed: str
+    delay: float
+    retry: int
+    of: int
+    to: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerChanged:
+    """A circuit breaker is in another state now.
+
+    :param name: of what it guards: an upstream, or ``upstream/model``.
+    :param before: ``closed``, ``open`` or ``half-open``, as is *after*.
+    :param cause: why, in words.
+    :param seconds: until the next probe; 0 unless it opened.
+    """
+
+    name: str
+    before: str
+    after: str
+    cause: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialRested:
+    """One of several keys of an upstream is not used for a while.
+
+    :param which: its place on the list, from 1.
+    :param status: what the upstream answered to it.
+    :param seconds: of rest.
+    :param left: how many keys are not at rest.
+    """
+
+    upstream: str
+    which: int
+    status: int
+    seconds: float
+    left: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """A body as far as it is kept for a record.
+
+    :param data: as it passed by (coded, if it was), at most so many bytes as are kept.
+    :param cut: it went on.
+    :param length: bytes in all.
+    """
+
+    data: bytes = field(default=b"", repr=False)
+    cut: bool = False
+    length: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorNoted:
+    """Something failed, for the error log.  Nothing in it is redacted as yet.
+
+    :param code: a status, or a word (``circuit_open``): what the record is filed under.
+    :param error_type: ``HTTPResponse``, ``ConnectionError``, ``CircuitBreaker``, ``ConfigError``…
+    :param message: one sentence.
+    :param wall: seconds since the epoch.
+    :param status: of the answer concerned, ``None`` where there was none.
+    :param url: whole, as asked for.
+    :param headers: of the answer.
+    :param body: of the answer, as far as it was kept.
+    :param context: what is known of the request: texts and numbers by name.
+    :param request_headers: of the client's request.
+    :param attempt: from 1, ``None`` where there was none.
+    :param delay: seconds until the next attempt, ``None`` if none follows.
+    :param final: no further attempt follows.
+    :param breaker: its state, counts and time left, where one is in force.
+    :param elapsed: seconds since the request arrived.
+    :param trace: a stack trace.
+    :param secrets: credentials that the client presented: they must not stand anywhere.
+    """
+
+    code: str
+    error_type: str
+    message: str
+    wall: float
+    request_id: str | None = None
+    status: int | None = None
+    url: str | None = field(default=None, repr=False)
+    headers: RawHeaders = field(default=(), repr=False)
+    body: Body | None = None
+    context: Mapping[str, object] = field(default_factory=dict)
+    request_headers: RawHeaders = field(default=(), repr=False)
+    attempt: int | None = None
+    delay: float | None = None
+    final: bool = True
+    breaker: Mapping[str, object] | None = None
+    elapsed: float | None = None
+    trace: str | None = field(default=None, repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptMade:
+    """One attempt, as it goes on the record of its request.
+
+    :param number: from 1.
+    :param upstream: where it went.
+    :param url: whole, as asked for.
+    :param started: seconds since the epoch.
+    :param duration: seconds until its answer was decided upon.
+    :param status: of the answer, ``None`` when there was none.
+    :param code: why it counts as failed, ``None`` when it did not fail.
+    :param message: one sentence on that.
+    :param delay: seconds until the next one, ``None`` if none followed.
+    """
+
+    number: int
+    upstream: str
+    url: str = field(repr=False)
+    started: float
+    duration: float
+    status: int | None = None
+    code: str | None = None
+    message: str | None = None
+    headers: RawHeaders = field(default=(), repr=False)
+    body: Body | None = None
+    delay: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """All that is kept of one request, for the request log.  Nothing in it is redacted as yet.
+
+    :param finished: the event that ended it.
+    :param started: seconds since the epoch, as is *ended*.
+    :param form: name of the stream form of its answer, ``None`` for an answer in one piece.
+    :param coding: ``Content-Encoding`` of the answer.
+    :param secrets: credentials that the client presented: they must not stand anywhere.
+    """
+
+    finished: Finished
+    request: Request
+    started: float
+    ended: float
+    body: Body
+    attempts: tuple[AttemptMade, ...] = ()
+    response: Response | None = None
+    response_body: Body | None = None
+    form: str | None = None
+    coding: bytes | None = None
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
+Event = (
+    Arrived | Finished | FaultsChanged | Retrying | BreakerChanged | CredentialRested | ErrorNoted | Recorded
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from llmproxyd.units import Duration
 
@@ -12,11 +12,34 @@ class Timeouts:
     """Seconds granted to each stage of one request.
 
     :param connect: for name lookup, connection and TLS handshake.
-    :param headers: from the request's arrival to the end of the answer's head.
+    :param headers: from the moment an attempt is sent to the end of its answer's head.
+    :param first_content: from the same moment to the first real piece of content of a stream,
+        ``None`` for no limit of its own.
     :param idle: between two pieces of the answer's body.  A stream may run for hours as long
         as it moves.
+    :param total: for the whole request, all attempts and the waits between them included,
+        ``None`` for no limit.
     """
 
     connect: Duration = 10.0
     headers: Duration = 600.0
+    first_content: Duration | None = None
     idle: Duration = 300.0
+    total: Duration | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutOverrides:
+    """What a policy sets of :class:`Timeouts`; ``None`` leaves what holds for all upstreams."""
+
+    connect: Duration | None = None
+    headers: Duration | None = None
+    first_content: Duration | None = None
+    idle: Duration | None = None
+    total: Duration | None = None
+
+    def over(self, general: Timeouts) -> Timeouts:
+        """*general* with what is set here."""
+        own = {one.name: getattr(self, one.name) for one in fields(self)}
+        kept = {one.name: getattr(general, one.name) for one in fields(general)}
+        return Timeouts(**(kept | {name: value for name, value in own.items() if value is not None}))

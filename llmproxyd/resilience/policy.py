@@ -1,0 +1,47 @@
+"""All that a named policy under ``resilience:`` says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmproxyd.resilience.breaker import BreakerPolicy
+from llmproxyd.resilience.retry import Retry
+from llmproxyd.resilience.timeouts import TimeoutOverrides
+from llmproxyd.resilience.verdict import HardStop, Recategorize
+from llmproxyd.units import Duration, Size
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """How long an answer may be held before it is committed to.
+
+    :param bytes: of its body.
+    :param time: seconds since its head.
+    """
+
+    bytes: Size = 64 * 1024
+    time: Duration = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Resilience:
+    """What absorbs failure on the way to an upstream.  By default nothing does.
+
+    :param stream_keepalive: seconds of silence in a stream after which its client is sent an SSE
+        comment; ``None`` for never.
+    :param recategorize: the first rule that matches holds.
+    :param hard_stop: the first rule that matches holds.
+    """
+
+    timeouts: TimeoutOverrides = TimeoutOverrides()
+    retry: Retry = Retry()
+    breaker: BreakerPolicy = BreakerPolicy()
+    hold: Hold = Hold()
+    stream_keepalive: Duration | None = None
+    recategorize: tuple[Recategorize, ...] = ()
+    hard_stop: tuple[HardStop, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether an answer must be looked at before it is committed to."""
+        return bool(self.retry.max_retries or self.recategorize or self.hard_stop)

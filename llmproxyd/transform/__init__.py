@@ -1,0 +1,1 @@
+"""Changes to requests that were asked for; every other byte stays as it is.  Pure."""
