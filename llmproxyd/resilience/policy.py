@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from llmproxyd.resilience.breaker import BreakerPolicy
@@ -22,6 +23,12 @@ class Hold:
     bytes: Size = 64 * 1024
     time: Duration = 10.0
 
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the keys."""
+        for name in ("bytes", "time"):
+            if getattr(self, name) < 0:
+                yield name, f"found {getattr(self, name):g}; accepted: 0 or more"
+
 
 @dataclass(frozen=True, slots=True)
 class Resilience:
@@ -40,6 +47,14 @@ class Resilience:
     stream_keepalive: Duration | None = None
     recategorize: tuple[Recategorize, ...] = ()
     hard_stop: tuple[HardStop, ...] = ()
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the keys."""
+        if self.stream_keepalive is not None and self.stream_keepalive <= 0:
+            yield (
+                "stream_keepalive",
+                f"found {self.stream_keepalive:g}, which would never stop; accepted: a duration above 0",
+            )
 
     @property
     def holds(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from llmproxyd.units import Duration
@@ -27,6 +28,10 @@ class Timeouts:
     idle: Duration = 300.0
     total: Duration | None = None
 
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the keys."""
+        return _problems(self)
+
 
 @dataclass(frozen=True, slots=True)
 class TimeoutOverrides:
@@ -38,8 +43,19 @@ class TimeoutOverrides:
     idle: Duration | None = None
     total: Duration | None = None
 
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the keys."""
+        return _problems(self)
+
     def over(self, general: Timeouts) -> Timeouts:
         """*general* with what is set here."""
         own = {one.name: getattr(self, one.name) for one in fields(self)}
         kept = {one.name: getattr(general, one.name) for one in fields(general)}
         return Timeouts(**(kept | {name: value for name, value in own.items() if value is not None}))
+
+
+def _problems(timeouts: Timeouts | TimeoutOverrides) -> Iterator[tuple[str, str]]:
+    for one in fields(timeouts):
+        seconds = getattr(timeouts, one.name)
+        if seconds is not None and seconds <= 0:
+            yield one.name, f"found {seconds:g}, which would end every request; accepted: a longer duration"
