@@ -28,6 +28,7 @@ from llmproxyd.providers.base import (
     path,
     retry_after_fields,
 )
+from llmproxyd.providers.events import JsonObject, kind_of, member, says
 
 
 def shape(spec: ErrorSpec, message: str, context: ErrorContext) -> Mapping[str, object]:
@@ -82,7 +83,31 @@ def _stream_error(value: Mapping[str, object]) -> bytes:
     return b"event: error\ndata: " + encode(value) + b"\n\n"
 
 
-STREAM = StreamForm("messages", Framing.SSE, b"text/event-stream", _stream_error, final=("message_stop",))
+def content(name: str, value: JsonObject) -> bool:
+    """A block that opens with something in it, a delta that is not empty, a reason to stop.
+
+    The block of a tool opens with its name; that of a text, or of thinking, opens empty.
+    """
+    match kind_of(name, value):
+        case "content_block_start":
+            return says(value.get("content_block"))
+        case "content_block_delta":
+            return says(value.get("delta"))
+        case "message_delta":
+            return bool(member(value, "delta").get("stop_reason"))
+        case "completion":  # of the elder endpoint
+            return bool(value.get("completion") or value.get("stop_reason"))
+    return False
+
+
+STREAM = StreamForm(
+    "messages",
+    Framing.SSE,
+    b"text/event-stream",
+    _stream_error,
+    final=("message_stop",),
+    content=content,
+)
 USAGE = Usage(
     model=("model",),
     tokens={

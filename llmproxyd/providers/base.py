@@ -16,6 +16,7 @@ from enum import Enum, StrEnum
 
 from llmproxyd.http.framing import Framing as Framing
 from llmproxyd.model import RawHeaders, Reply
+from llmproxyd.providers.events import any_event, error_event
 
 JSON = b"application/json"
 SSE = b"text/event-stream"
@@ -67,6 +68,10 @@ class StreamForm:
     :param terminator: the bytes that close a complete stream; ``None`` where its last event
         or the end of the body does.
     :param final: event types, or keys of the last object, that mark a complete stream.
+    :param content: whether an event, by its name and its JSON object, holds something that the
+        model said: text, reasoning, a refusal, the name or the arguments of a call, or why it
+        ended.  Openings, pings, and chunks of usage alone do not.
+    :param failure: the error object of an event that is an error, ``None`` for any other event.
     """
 
     name: str
@@ -75,6 +80,8 @@ class StreamForm:
     error: Callable[[Mapping[str, object]], bytes] | None
     terminator: bytes | None = None
     final: tuple[str, ...] = ()
+    content: Callable[[str, Mapping[str, object]], bool] = any_event
+    failure: Callable[[str, Mapping[str, object]], Mapping[str, object] | None] = error_event
 
 
 Place = tuple[str, ...]

@@ -7,8 +7,12 @@ Errors: https://docs.aws.amazon.com/bedrock/latest/APIReference/CommonErrors.htm
 
 from __future__ import annotations
 
+import json
+from binascii import Error as Base64Error
+from binascii import a2b_base64
 from collections.abc import Mapping
 
+from llmproxyd.providers import anthropic, openai
 from llmproxyd.providers.base import (
     Dialect,
     Endpoint,
@@ -26,6 +30,7 @@ from llmproxyd.providers.base import (
     path,
     retry_after_fields,
 )
+from llmproxyd.providers.events import JsonObject, member, says
 
 
 def shape(spec: ErrorSpec, message: str, context: ErrorContext) -> Mapping[str, object]:
@@ -64,8 +69,80 @@ def headers(spec: ErrorSpec, context: ErrorContext) -> list[tuple[bytes, bytes]]
 
 DIALECT = Dialect(shape=shape, local=local, headers=headers)
 
+_CONVERSE = (
+    "messageStart",
+    "contentBlockStart",
+    "contentBlockDelta",
+    "contentBlockStop",
+    "messageStop",
+    "metadata",
+)
+"""The frames of ``converse-stream``; in chunks of Nova's they are members."""
+
+_CLAUDE = ("message_", "content_block_", "ping")
+"""What the types of Claude's own events begin with."""
+
+_EXCEPTION = "exception:"
+"""What the names of frames begin with that are exceptions."""
+
+
+def _content(name: str, value: JsonObject) -> bool:
+    """Of ``converse-stream`` a block that gets something or why the message stops; see :func:`_said`."""
+    match name:
+        case "contentBlockStart":
+            return says(value.get("start"))
+        case "contentBlockDelta":
+            return says(value.get("delta"))
+        case "messageStop":
+            return True
+        case "chunk":
+            return _said(_inner(value))
+    return False
+
+
+def _inner(value: JsonObject) -> JsonObject | None:
+    """The model's own event in a chunk of ``invoke-with-response-stream``, ``None`` if it is none."""
+    coded = value.get("bytes")
+    try:
+        found = json.loads(a2b_base64(coded)) if isinstance(coded, str) else None
+    except (Base64Error, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _said(event: JsonObject | None) -> bool:
+    """Whether a model's own event is content: known for Claude, Nova and OpenAI's models.
+
+    Any other model has nothing to say but text, as far as is known.
+    """
+    if event is None:
+        return True
+    for name in _CONVERSE:
+        if name in event:
+            return _content(name, member(event, name))
+    if str(event.get("type")).startswith(_CLAUDE):
+        return anthropic.content("", event)
+    return "choices" not in event or openai.chat_content("", event)
+
+
+def _failure(name: str, value: JsonObject) -> JsonObject | None:
+    """A frame that is an exception, or a chunk whose event is an error of the model's API."""
+    if name.startswith(_EXCEPTION):
+        return {**value, "type": name.removeprefix(_EXCEPTION)}
+    event = _inner(value) if name == "chunk" else None
+    if event is None:
+        return None
+    return openai.chat_failure("", event)
+
+
 STREAM = StreamForm(
-    "events", Framing.EVENT_STREAM, b"application/vnd.amazon.eventstream", error=None, final=("metadata",)
+    "events",
+    Framing.EVENT_STREAM,
+    b"application/vnd.amazon.eventstream",
+    error=None,
+    final=("metadata",),
+    content=_content,
+    failure=_failure,
 )
 USAGE = Usage(
     model=(),

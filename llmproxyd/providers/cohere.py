@@ -29,6 +29,7 @@ from llmproxyd.providers.base import (
     path,
     retry_after_fields,
 )
+from llmproxyd.providers.events import JsonObject, error_event, kind_of, member, says
 
 
 def shape(spec: ErrorSpec, message: str, context: ErrorContext) -> Mapping[str, object]:
@@ -55,10 +56,38 @@ def _message_end(value: Mapping[str, object]) -> bytes:
     return b"event: message-end\n" + data_event({"type": "message-end", "delta": delta})
 
 
-STREAM = StreamForm("chat", Framing.SSE, SSE, _message_end, final=("message-end",))
-# The first version's stream of lines; how it words a failure within is not on record.
+def _content(name: str, value: JsonObject) -> bool:
+    """A message that gets something (text, thinking, a plan, a call, a citation), or its end."""
+    return kind_of(name, value) == "message-end" or says(member(value, "delta").get("message"))
+
+
+def failure(name: str, value: JsonObject) -> JsonObject | None:
+    """A message that ends, or a whole one that is over, for the reason ``ERROR`` or ``TIMEOUT``."""
+    for place in (member(value, "delta"), value):
+        reason = place.get("finish_reason")
+        if reason in ("ERROR", "TIMEOUT"):
+            message = place.get("error") or f"The message ended with the finish_reason {reason}."
+            return {"message": message, "code": reason}
+    return error_event(name, value)
+
+
+def _content_v1(name: str, value: JsonObject) -> bool:
+    kind = kind_of(name, value)
+    return says(value.get("text")) if kind == "text-generation" else kind not in ("stream-start", "debug")
+
+
+STREAM = StreamForm(
+    "chat", Framing.SSE, SSE, _message_end, final=("message-end",), content=_content, failure=failure
+)
+# The first version's stream of lines has no event for an error either.
 STREAM_V1 = StreamForm(
-    "chat_v1", Framing.NDJSON, b"application/stream+json", error=None, final=("stream-end",)
+    "chat_v1",
+    Framing.NDJSON,
+    b"application/stream+json",
+    error=None,
+    final=("stream-end",),
+    content=_content_v1,
+    failure=failure,
 )
 USAGE = Usage(
     model=(),

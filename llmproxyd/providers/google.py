@@ -32,6 +32,7 @@ from llmproxyd.providers.base import (
     path,
     retry_after_fields,
 )
+from llmproxyd.providers.events import JsonObject, error_event, kind_of, member, objects, says
 
 _RPC = "type.googleapis.com/google.rpc."
 _LIMITS = "https://ai.google.dev/gemini-api/docs/rate-limits"
@@ -136,12 +137,48 @@ def _interaction_error(value: Mapping[str, object]) -> bytes:
     return b"event: error\n" + data_event({"event_type": "error", "error": value.get("error", value)})
 
 
-SSE_STREAM = StreamForm("sse", Framing.SSE, SSE, _sse, final=("finishReason",))
+def _content(_name: str, value: JsonObject) -> bool:
+    """A part of a candidate, its reason to finish, or why the prompt was blocked: an answer too."""
+    return bool(member(value, "promptFeedback").get("blockReason")) or any(
+        candidate.get("finishReason") or says(member(candidate, "content").get("parts"))
+        for candidate in objects(value.get("candidates"))
+    )
+
+
+def _interaction_content(name: str, value: JsonObject) -> bool:
+    """A delta, content that does not start empty, or the end."""
+    kind = kind_of(name, value)
+    if kind.endswith((".delta", ".start")) and not kind.startswith("interaction."):
+        return says([value.get(key) for key in ("delta", "content", "step")])
+    return kind in INTERACTION_STREAM.final
+
+
+def _interaction_failure(name: str, value: JsonObject) -> JsonObject | None:
+    """The event ``error``, or an interaction that ends with the status ``failed``."""
+    ended = member(value, "interaction")
+    if ended.get("status") == "failed":
+        return member(ended, "error") or {"message": "The interaction failed.", "code": "internal"}
+    return error_event(name, value)
+
+
+SSE_STREAM = StreamForm("sse", Framing.SSE, SSE, _sse, final=("finishReason",), content=_content)
 ARRAY_STREAM = StreamForm(
-    "array", Framing.JSON_ARRAY, JSON, _array_element, terminator=b"]", final=("finishReason",)
+    "array",
+    Framing.JSON_ARRAY,
+    JSON,
+    _array_element,
+    terminator=b"]",
+    final=("finishReason",),
+    content=_content,
 )
 INTERACTION_STREAM = StreamForm(
-    "interactions", Framing.SSE, SSE, _interaction_error, final=("interaction.completed",)
+    "interactions",
+    Framing.SSE,
+    SSE,
+    _interaction_error,
+    final=("interaction.completed",),
+    content=_interaction_content,
+    failure=_interaction_failure,
 )
 
 USAGE = Usage(

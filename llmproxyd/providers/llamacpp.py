@@ -28,6 +28,7 @@ from llmproxyd.providers.base import (
     path,
     retry_after_fields,
 )
+from llmproxyd.providers.events import JsonObject
 
 
 def shape(spec: ErrorSpec, message: str, context: ErrorContext) -> Mapping[str, object]:
@@ -58,7 +59,12 @@ def headers(spec: ErrorSpec, context: ErrorContext) -> list[tuple[bytes, bytes]]
 
 DIALECT = Dialect(shape=shape, local=local, headers=headers)
 
-NATIVE_STREAM = StreamForm("completion", Framing.SSE, SSE, data_event, final=("stop_type",))
+
+def _content(_name: str, value: JsonObject) -> bool:
+    return bool(value.get("content")) or value.get("stop") is True
+
+
+NATIVE_STREAM = StreamForm("completion", Framing.SSE, SSE, data_event, final=("stop_type",), content=_content)
 NATIVE_USAGE = Usage(
     model=("model",), tokens={"input": ("tokens_evaluated",), "output": ("tokens_predicted",)}
 )

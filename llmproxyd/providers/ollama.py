@@ -31,6 +31,7 @@ from llmproxyd.providers.base import (
     path,
     retry_after_fields,
 )
+from llmproxyd.providers.events import JsonObject, says
 
 _COMPATIBLE = frozenset(endpoint.operation for endpoint in openai.ENDPOINTS)
 
@@ -64,9 +65,19 @@ def _line(value: Mapping[str, object]) -> bytes:
     return encode(value) + b"\n"
 
 
+def _content(_name: str, value: JsonObject) -> bool:
+    """A message (``/api/chat``) or a text (``/api/generate``) that is not empty, or the end."""
+    return value.get("done") is True or says([value.get(key) for key in ("message", "response", "thinking")])
+
+
 # ``done`` stands in every line, false; these only in the last one.
 STREAM = StreamForm(
-    "lines", Framing.NDJSON, b"application/x-ndjson", _line, final=("done_reason", "total_duration")
+    "lines",
+    Framing.NDJSON,
+    b"application/x-ndjson",
+    _line,
+    final=("done_reason", "total_duration"),
+    content=_content,
 )
 # Pulling a model tells its progress in the same lines and ends with a status.
 PROGRESS = StreamForm("progress", Framing.NDJSON, b"application/x-ndjson", _line)

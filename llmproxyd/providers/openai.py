@@ -25,6 +25,7 @@ from llmproxyd.providers.base import (
     path,
     retry_after_fields,
 )
+from llmproxyd.providers.events import JsonObject, error_event, kind_of, member, objects, says
 
 
 def shape(spec: ErrorSpec, message: str, context: ErrorContext) -> Mapping[str, object]:
@@ -69,9 +70,68 @@ def _responses_stream_error(value: Mapping[str, object]) -> bytes:
     return b"event: error\ndata: " + encode(event) + b"\n\n"
 
 
+def chat_content(_name: str, value: JsonObject) -> bool:
+    """A delta (of a chat), a text (of a completion) or a reason to finish, in any choice.
+
+    Whatever a delta holds beside the role counts: compatible servers have members of their own
+    for reasoning and media.
+    """
+    return any(
+        choice.get("finish_reason") or any(says(choice.get(name)) for name in ("delta", "text", "message"))
+        for choice in objects(value.get("choices"))
+    )
+
+
+def choice_failure(value: JsonObject) -> JsonObject | None:
+    """The error within a choice: OpenRouter's object, or the bare reason ``error`` (Mistral too)."""
+    for choice in objects(value.get("choices")):
+        error = member(choice, "error")
+        if error:
+            return error
+        if choice.get("finish_reason") == "error":
+            return {"message": "The model's answer ended with the finish_reason error."}
+    return None
+
+
+def chat_failure(name: str, value: JsonObject) -> JsonObject | None:
+    """An ``error`` at the top, vLLM's flat object, or an error within a choice."""
+    return error_event(name, value) or choice_failure(value)
+
+
+def responses_content(name: str, value: JsonObject) -> bool:
+    """A delta that is not empty, or the end of a part, an item or the whole.
+
+    What is merely opened (``….added``, ``response.created``) says nothing yet, nor does a call
+    before its arguments.
+    """
+    kind = kind_of(name, value)
+    if kind.endswith((".delta", ".partial_image")):
+        return bool(value.get("delta") or value.get("partial_image_b64"))
+    return kind.endswith(".done") or kind in RESPONSES_STREAM.final
+
+
+def responses_failure(name: str, value: JsonObject) -> JsonObject | None:
+    """``error``, flat or nested, and ``response.failed`` with the error in its response."""
+    if kind_of(name, value) == "response.failed":
+        return failed_response(member(value, "response"))
+    return error_event(name, value)
+
+
+def failed_response(response: JsonObject) -> JsonObject:
+    """The error of a response whose status is ``failed``."""
+    return member(response, "error") or {"message": "The response failed.", "code": "server_error"}
+
+
 SSE = b"text/event-stream"
 CHAT_STREAM = StreamForm(
-    "chat", Framing.SSE, SSE, _chat_stream_error, b"data: [DONE]\n\n", final=("finish_reason",)
+    "chat",
+    Framing.SSE,
+    SSE,
+    _chat_stream_error,
+    b"data: [DONE]\n\n",
+    final=("finish_reason",),
+    content=chat_content,
+    failure=chat_failure,
 )
 RESPONSES_STREAM = StreamForm(
     "responses",
@@ -79,6 +139,8 @@ RESPONSES_STREAM = StreamForm(
     SSE,
     _responses_stream_error,
     final=("response.completed", "response.incomplete", "response.failed"),
+    content=responses_content,
+    failure=responses_failure,
 )
 
 CHAT_USAGE = Usage(
