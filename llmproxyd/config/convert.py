@@ -7,9 +7,8 @@ every problem with its place, and remembers where each value came from.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path as FilePath
@@ -17,18 +16,17 @@ from types import MappingProxyType, NoneType
 from typing import Any, Final, Literal, Protocol, get_args, get_origin, runtime_checkable
 
 from llmproxyd.config import reflect
+from llmproxyd.config.folders import Folders
+from llmproxyd.config.jsonvalue import json_value
 from llmproxyd.config.markers import AtLeast, Check, Reference
 from llmproxyd.config.problems import Path, Problem, did_you_mean, near, path_text, quoted
+from llmproxyd.config.scalars import BOOLEANS, MEASURES, PLAIN
 from llmproxyd.config.secret import SecretReader
-from llmproxyd.config.tree import Entry, Listing, Node, Scalar, Source, Table
+from llmproxyd.config.tree import Entry, Layer, Listing, Node, Scalar, Source, Table
 from llmproxyd.redaction import Secret
-from llmproxyd.units import parse_duration, parse_size
+from llmproxyd.transform.rules import JSONValue
 
-MAX_SIZE = 2**50
-_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
-_NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?")
 _OCTAL = re.compile(r"[-+]?0[0-9]+")
-_BOOLEANS = {"true": True, "false": False}
 _NOT_BOOLEANS = frozenset({"yes", "no", "on", "off", "y", "n"})
 _VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
@@ -54,13 +52,23 @@ class Walker:
     """Converts one configuration.
 
     :param root: the dataclass at the top, for hints about keys in the wrong place.
+    :param folders: what relative paths stand against.
+    :param theirs: what another program's file calls the keys that were translated from it.
     """
 
-    def __init__(self, root: type, secrets: SecretReader) -> None:
+    def __init__(
+        self,
+        root: type,
+        secrets: SecretReader,
+        folders: Folders,
+        theirs: Mapping[Path, Path] = MappingProxyType({}),
+    ) -> None:
         self.problems: list[Problem] = []
         self.sources: dict[Path, Source] = {}
         self.references: list[tuple[Reference, Path, str]] = []
         self._secrets = secrets
+        self._folders = folders
+        self._theirs = theirs
         self._wrong: set[Path] = set()
         self._elsewhere: dict[str, list[str]] = {}
         for place, _ in reflect.places(root):
@@ -70,7 +78,15 @@ class Walker:
         """Note that what stands at *path* is wrong."""
         self._wrong.add(path)
         place = source or self.source(path)
-        self.problems.append(Problem(str(place) if place else "default", path_text(path), message))
+        told = self._told(path) if place is not None and place.layer is Layer.FILE else path
+        self.problems.append(Problem(str(place) if place else "default", path_text(told), message))
+
+    def _told(self, path: Path) -> Path:
+        """What the file itself calls *path*."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self._theirs:
+                return (*self._theirs[path[:length]], *path[length:])
+        return path
 
     def failed(self, path: Path) -> bool:
         """Whether something was wrong with the very key at *path*."""
@@ -89,6 +105,8 @@ class Walker:
         """
         last = nodes[-1]
         self.sources[path] = last.source
+        if reflect.is_json(kind):
+            return self._json(last, path)
         if reflect.optional(kind) and isinstance(last, Scalar) and last.is_null:
             return None
         whole, kind = kind, reflect.present(kind)
@@ -166,6 +184,13 @@ class Walker:
         values = [self.convert(item, [entry], (*path, index)) for index, entry in enumerate(node.items)]
         return tuple(value for value in values if value is not FAILED)
 
+    def _json(self, node: Node, path: Path) -> Any:
+        try:
+            return json_value(node)
+        except ValueError as error:
+            self.problem(path, f"{error}; accepted: {reflect.accepted(JSONValue)}")
+            return FAILED
+
     def _secret(self, node: Node, path: Path) -> Any:
         if isinstance(node, Scalar) and node.is_null:
             self.problem(path, f"found nothing; accepted: {reflect.accepted(Secret)}")
@@ -200,17 +225,18 @@ class Walker:
                 return node.text
             raise ValueError
         if base is FilePath:
-            return self._secrets.resolve(node.text)
+            unresolved = "log folder" in markers
+            return self._folders.expanded(node.text) if unresolved else self._folders.resolve(node.text)
         for marker in markers:
             if isinstance(marker, str):
-                return _MEASURES[marker](node.text)
+                return MEASURES[marker](node.text)
         if base is str:
             if _VARIABLE.search(node.text):
                 raise ValueError
             return node.text
         if not node.plain:
             raise ValueError
-        return _PLAIN[base](node.text)
+        return PLAIN[base](node.text)
 
     def _marked(self, value: Any, markers: Sequence[object], node: Node, path: Path) -> Any:
         for marker in markers:
@@ -268,47 +294,15 @@ def _hint(kind: Any, node: Scalar) -> str:
     """Why a text that looks right is not, where that is known."""
     bases = [reflect.split(choice)[0] for choice in reflect.choices(kind)]
     words = [word for base in bases if get_origin(base) is Literal for word in get_args(base)]
-    words += _BOOLEANS if bool in bases else ()
+    words += BOOLEANS if bool in bases else ()
     if str in bases:
         return " (${…} works where a secret is expected only)" if _VARIABLE.search(node.text) else ""
     if bool in bases and node.text.lower() in _NOT_BOOLEANS:
         return f" ({node.text} is a text)"
     if not node.plain and not words:
-        return " (without quotes)"
+        return " (without quotes)" if node.text else ""
     if not node.plain and node.text in words:
         return " (without quotes)"
     if int in bases and _OCTAL.fullmatch(node.text):
         return " (without leading zeros)"
     return did_you_mean(node.text, words) if words else ""
-
-
-def _boolean(text: str) -> bool:
-    if text not in _BOOLEANS:
-        raise ValueError
-    return _BOOLEANS[text]
-
-
-def _integer(text: str) -> int:
-    if not _INTEGER.fullmatch(text):
-        raise ValueError
-    return int(text)
-
-
-def _number(text: str) -> float:
-    if not _NUMBER.fullmatch(text) or not math.isfinite(number := float(text)):
-        raise ValueError
-    return number
-
-
-def _size(text: str) -> int:
-    try:
-        size = parse_size(text)
-    except OverflowError:
-        raise ValueError from None
-    if size > MAX_SIZE:
-        raise ValueError
-    return size
-
-
-_MEASURES: Mapping[str, Callable[[str], object]] = {"duration": parse_duration, "size": _size}
-_PLAIN: Mapping[object, Callable[[str], object]] = {bool: _boolean, int: _integer, float: _number}

@@ -16,18 +16,42 @@ from llmproxyd.redaction import REDACTED, Secret
 from llmproxyd.units import format_duration, format_size, parse_duration
 
 
+class _Text(str):
+    """A text in a place where its looks would decide what it is."""
+
+    __slots__ = ()
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes no aliases: a value that stands in two places is two values."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Whether *data* is written out again: always."""
+        return True
+
+
+_Dumper.add_representer(
+    _Text, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style='"')
+)
+
+
 def dump(config: Config) -> str:
     """*config* as YAML that loads to the same configuration, apart from its secrets.
 
     Upstreams that nobody configured stand there as comments: a file that named them would
     freeze the providers' addresses.
     """
+    text = yaml.dump(dumped(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
+    built_in = [item for item in config.upstreams.values() if item.built_in]
+    return "".join([*(f"# built in: {item.name} {item.base_url}\n" for item in built_in), text])
+
+
+def dumped(config: Config) -> dict[str, object]:
+    """*config* as plain values, less the upstreams that nobody configured; secrets redacted."""
     tree = _table(config)
     written = {name: item for name, item in config.upstreams.items() if not item.built_in}
     tree["upstreams"] = {name: _table(item) for name, item in written.items()}
-    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=10_000)
-    built_in = [item for item in config.upstreams.values() if item.built_in]
-    return "".join([*(f"# built in: {item.name} {item.base_url}\n" for item in built_in), text])
+    return tree
 
 
 def _table(instance: object) -> dict[str, object]:
@@ -41,6 +65,8 @@ def _plain(value: Any, kind: Any) -> object:
     """*value* as what YAML knows, in the notation of its *kind*."""
     if value is None:
         return None
+    if reflect.is_json(kind):
+        return _quoted(value)
     kind = reflect.present(kind)
     _, markers = reflect.split(kind)
     pair, item = reflect.mapped(kind), reflect.listed(kind)
@@ -58,6 +84,17 @@ def _plain(value: Any, kind: Any) -> object:
         return _duration(value)
     if "size" in markers:
         return format_size(value)
+    return value
+
+
+def _quoted(value: object) -> object:
+    """A JSON value with its texts in quotes, as PyYAML follows other rules than we do."""
+    if isinstance(value, str):
+        return _Text(value)
+    if isinstance(value, list):
+        return [_quoted(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _quoted(item) for name, item in value.items()}
     return value
 
 

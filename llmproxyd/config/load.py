@@ -6,20 +6,24 @@ Layers: defaults, preset, file, environment, command line; the later ones win.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 
-from llmproxyd.config import env, upstreams, yamltree
+from llmproxyd.config import env, imports, upstreams, variables, yamltree
 from llmproxyd.config.convert import Walker
+from llmproxyd.config.crosscheck import crosscheck
+from llmproxyd.config.destinations import DEFAULT_POLICY
+from llmproxyd.config.folders import Folders, folders_of, state_folder
 from llmproxyd.config.problems import ConfigError, Problem, did_you_mean, path_text, quoted
+from llmproxyd.config.problems import Path as KeyPath
 from llmproxyd.config.schema import Config
 from llmproxyd.config.secret import OTHERS, SecretReader, mode
 from llmproxyd.config.tree import Entry, Layer, Node, Scalar, Source, Table, from_value, insert
 from llmproxyd.providers.base import Provider
 
-__all__ = ["ConfigError", "Problem", "load", "presets"]
+__all__ = ["ConfigError", "Problem", "load", "presets", "state_folder"]
 
 MAX_FILE = 1024 * 1024
 """Bytes of a configuration file."""
@@ -43,29 +47,33 @@ def load(
     :raises ConfigError: with everything that is wrong.
     """
     path = None if file is None else Path(file)
-    layers: list[Table] = []
-    problems: list[Problem] = []
-    if preset is not None:
-        problems += _add(_preset(preset), layers)
-    if path is not None:
-        problems += _add(_file(path), layers)
-    if any(not problem.path for problem in problems):
-        # A file that was not understood as a whole: what it would have said is unknown.
-        raise ConfigError(problems)
-    state = state_folder(environ)
-    settings, warnings = env.layer(environ, Config, layers, {("upstreams",): providers})
-    layers += [settings, _command_line(overrides)]
-    secrets = SecretReader(environ, state if path is None else path.absolute().parent)
-    walker = Walker(Config, secrets)
+    written = _written(path, preset, environ)
+    names: dict[tuple[str, ...], Collection[str]] = {
+        ("upstreams",): providers,
+        ("resilience",): (DEFAULT_POLICY,),
+    }
+    settings, warnings = env.layer(environ, Config, written.layers, names)
+    layers = [*written.layers, *written.exported, settings, _command_line(overrides)]
+    folders = folders_of(environ, path)
+    secrets = SecretReader(environ, folders)
+    walker = Walker(Config, secrets, folders, written.theirs)
     config = walker.table(Config, layers, ())
     assert isinstance(config, Config)
     config = replace(config, upstreams=upstreams.complete(config.upstreams, providers, environ, walker))
-    _check_references(config, providers, walker)
-    problems += walker.problems
+    crosscheck(config, providers, walker)
+    problems = [*written.problems, *walker.problems]
     if problems:
-        raise ConfigError(sorted(problems, key=_place))
-    warnings += secrets.warnings + _readable_by_others(path, secrets) + _readable_keys(config)
-    return replace(config, source=path, state_folder=state, warnings=tuple(warnings))
+        # What stands at one place of another program's file may be several keys of ours.
+        raise ConfigError(sorted(dict.fromkeys(problems), key=_place))
+    warnings = written.warnings + warnings + secrets.warnings
+    warnings += _readable_by_others(path, secrets) + _readable_keys(config)
+    return replace(
+        _with_folders(config, folders),
+        source=path,
+        state_folder=state_folder(environ),
+        imported=written.imported or (path is None and _listens_by_preset(walker)),
+        warnings=tuple(warnings),
+    )
 
 
 def presets() -> list[str]:
@@ -75,28 +83,81 @@ def presets() -> list[str]:
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
-def state_folder(environ: Mapping[str, str]) -> Path:
-    """Where state is kept: systemd's ``$STATE_DIRECTORY``, else the XDG state folder."""
-    # systemd separates several folders by colons; the first is the main one.
-    given = environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    if given:
-        return Path(given)
-    xdg = Path(environ.get("XDG_STATE_HOME", ""))
-    if xdg.is_absolute():
-        return xdg / "llmproxyd"
-    home = environ.get("HOME")
-    return (Path(home) if home else Path.cwd()) / ".local" / "state" / "llmproxyd"
+@dataclass
+class _Written:
+    """What stands in preset and file.
+
+    :ivar layers: the weakest first.
+    :ivar exported: what the variables set that the presets know.
+    :ivar theirs: what another program's file calls our keys.
+    """
+
+    layers: list[Table] = field(default_factory=list)
+    exported: list[Table] = field(default_factory=list)
+    theirs: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
+    imported: bool = False
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
-def _add(read: tuple[Node | None, list[Problem]], layers: list[Table]) -> list[Problem]:
-    """Put what was read onto *layers*; what is wrong with it is returned."""
-    node, problems = read
+def _written(path: Path | None, preset: str | None, environ: Mapping[str, str]) -> _Written:
+    """What *preset* and the file at *path* say.
+
+    :raises ConfigError: one of them was not understood as a whole, so that what it would have
+        said is unknown.
+    """
+    found = _Written()
+    problems = found.problems
+    file = None if path is None else _table(_file(path), problems)
+    names = [] if preset is None else [preset]
+    if file is not None and (translation := imports.translated(file)) is not None:
+        file = translation.tree
+        found.imported = True
+        found.theirs = translation.names
+        found.warnings += translation.warnings
+        problems += translation.problems
+        names = list(dict.fromkeys([translation.preset, *names]))
+    for name in names:
+        if (table := _table(_preset(name), problems)) is not None:
+            below, above, wrong = variables.settings_of(table, environ)
+            found.layers.append(below)
+            found.exported.append(above)
+            problems += wrong
+    if file is not None:
+        found.layers.append(file)
+    if any(not problem.path for problem in problems):
+        raise ConfigError(problems)
+    return found
+
+
+def _table(read: tuple[Node | None, list[Problem]], problems: list[Problem]) -> Table | None:
+    """What was read, where it is a mapping; what is wrong with it goes onto *problems*."""
+    node, wrong = read
+    problems += wrong
     if isinstance(node, Table):
-        layers.append(node)
-    elif node is not None and not (isinstance(node, Scalar) and node.is_null):
+        return node
+    if node is not None and not (isinstance(node, Scalar) and node.is_null):
         message = "the file must be a mapping of keys to values, such as `default_upstream: openai`"
         problems.append(Problem(str(node.source), "", message))
-    return problems
+    return None
+
+
+def _with_folders(config: Config, folders: Folders) -> Config:
+    """*config* with the places of its logs, the default ones too."""
+    logging, errors = config.logging, config.error_logging
+    return replace(
+        config,
+        logging=replace(logging, folder=folders.of_logs(logging.folder)),
+        error_logging=replace(errors, folder=folders.of_logs(errors.folder)),
+    )
+
+
+def _listens_by_preset(walker: Walker) -> bool:
+    """Whether a preset, or a variable of the program that it stands in for, says where to listen."""
+    source = walker.source(("listen",))
+    if source is None or source.layer is Layer.COMMAND_LINE:
+        return False
+    return source.layer is Layer.PRESET or not source.name.startswith(f"environment {env.PREFIX}")
 
 
 def _preset(name: str) -> tuple[Node | None, list[Problem]]:
@@ -131,16 +192,6 @@ def _command_line(overrides: Mapping[tuple[str, ...], tuple[object, str]]) -> Ta
     for path, (value, option) in overrides.items():
         insert(entries, path, from_value(value, Source(Layer.COMMAND_LINE, option)))
     return Table(entries, Source(Layer.COMMAND_LINE, "command line"))
-
-
-def _check_references(config: Config, providers: Mapping[str, Provider], walker: Walker) -> None:
-    """Whatever is named as an upstream must be one."""
-    for _, path, name in walker.references:
-        if name not in config.upstreams:
-            walker.problem(path, upstreams.unknown(name, config.upstreams, providers))
-    default = ("default_upstream",)
-    if default not in walker.sources and config.default_upstream not in config.upstreams:
-        walker.problem(default, upstreams.unknown(config.default_upstream, config.upstreams, providers))
 
 
 def _readable_by_others(path: Path | None, secrets: SecretReader) -> list[str]:

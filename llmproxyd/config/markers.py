@@ -55,10 +55,11 @@ POSITIVE = AtLeast(0, open=True)
 class Reference:
     """A text is the name of something configured elsewhere; checked when all is known.
 
-    :param to: what it names: ``upstream``.
+    :param to: what it names: ``an upstream``.
     """
 
     to: str
 
 
-UPSTREAM = Reference("upstream")
+UPSTREAM = Reference("an upstream")
+POLICY = Reference("a policy under resilience")

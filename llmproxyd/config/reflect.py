@@ -99,6 +99,14 @@ def mapped(kind: Any) -> tuple[Any, Any] | None:
     return key, value
 
 
+def is_json(kind: Any) -> bool:
+    """Whether *kind* is any JSON value: the one union that has a ``dict`` among its members.
+
+    The type refers to itself, so that its copies in annotations are not the same object.
+    """
+    return any(get_origin(choice) is dict for choice in choices(kind))
+
+
 def listed(kind: Any) -> Any | None:
     """The kind of a list's items, ``None`` for what is no list."""
     base, _ = split(kind)
@@ -109,6 +117,8 @@ def accepted(kind: Any) -> str:
     """What may be written for *kind*, in words."""
     base, markers = split(kind)
     members = [choice for choice in choices(base) if choice is not NoneType]
+    if is_json(kind):
+        return "any JSON value"
     if len(members) > 1:
         text = ", ".join(accepted(member) for member in members)
     elif members[0] is not base:
@@ -131,7 +141,7 @@ def accepted(kind: Any) -> str:
         elif isinstance(marker, Check):
             text = marker.accepted
         elif isinstance(marker, Reference):
-            text = f"the name of an {marker.to}"
+            text = f"the name of {marker.to}"
         elif isinstance(marker, AtLeast):
             text = f"{text}, {marker.words}"
     return f"{text}, or null" if optional(base) else text

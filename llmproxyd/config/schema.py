@@ -1,8 +1,8 @@
 """Every key that can be set, as frozen dataclasses: attribute names are key names.
 
-A pure module's own policy dataclass is used as it is (:class:`Timeouts`).  What a type alone
-cannot say stands in its annotation; keys that depend on each other are checked by the
-``problems`` of their dataclass, names of upstreams when all are known.
+A pure module's own policy dataclass is used as it is (:class:`Timeouts`, :class:`Resilience`).
+What a type alone cannot say stands in its annotation; keys that depend on each other are checked
+by the ``problems`` of their dataclass, names of what is configured elsewhere when all are known.
 """
 
 from __future__ import annotations
@@ -14,125 +14,35 @@ from types import MappingProxyType
 from typing import Annotated, Literal
 
 from llmproxyd.config import texts
-from llmproxyd.config.markers import POSITIVE, UPSTREAM, AtLeast, check, normal
+from llmproxyd.config.destinations import TLS as TLS
+from llmproxyd.config.destinations import Allow as Allow
+from llmproxyd.config.destinations import Fallback as Fallback
+from llmproxyd.config.destinations import Pool as Pool
+from llmproxyd.config.destinations import Route as Route
+from llmproxyd.config.destinations import Upstream as Upstream
+from llmproxyd.config.kinds import (
+    Endpoint,
+    FaultKindName,
+    FaultMode,
+    FaultModifier,
+    LogFolder,
+    PolicyName,
+    Positive,
+    RuleName,
+    StrippedPrefix,
+    UpstreamName,
+    UpstreamReference,
+)
+from llmproxyd.config.markers import POSITIVE, AtLeast
 from llmproxyd.config.reflect import NOT_A_KEY
 from llmproxyd.faults import language
 from llmproxyd.faults.rules import Match, Rule
 from llmproxyd.redaction import Secret
+from llmproxyd.resilience.policy import Resilience
 from llmproxyd.resilience.timeouts import Timeouts
 from llmproxyd.units import Duration, Size
-from llmproxyd.wire.origin import HTTPProxy
-
-Endpoint = Annotated[str, normal(texts.ENDPOINT, texts.endpoint)]
-UpstreamName = Annotated[str, check(texts.UPSTREAM_NAME, texts.upstream_name)]
-UpstreamReference = Annotated[str, UPSTREAM]
-BaseURL = Annotated[str, normal(texts.BASE_URL, texts.base_url)]
-Origin = Annotated[str, normal(texts.ORIGIN, texts.origin)]
-HeaderName = Annotated[str, check(texts.HEADER_NAME, texts.header_name)]
-ReadableFile = Annotated[Path, check(texts.FILE, texts.readable_file)]
-FaultMode = Annotated[str, check('a command such as "n", "c 3" or "r 30%"', language.parse_mode)]
-FaultKindName = Annotated[str, check(f"one of {', '.join(language.KINDS)}", language.kind_of)]
-FaultModifier = Annotated[str, check(language.MODIFIER_HELP, language.parse_when)]
 
 DEFAULT_LISTEN = ("tcp:8888:interface=127.0.0.1", r"tcp6:8888:interface=\:\:1")
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Sends requests that have one sign to one upstream.  The first that matches wins.
-
-    :param header: ``name``, or ``name: value``; the name in lower case.
-    :param strip: take ``path_prefix`` off the path before it is sent on.
-    """
-
-    upstream: UpstreamReference
-    path_prefix: Annotated[str, normal(texts.PATH_PREFIX, texts.path_prefix)] | None = None
-    host: Annotated[str, normal(texts.HOST, texts.host)] | None = None
-    header: Annotated[str, normal(texts.HEADER, texts.header)] | None = None
-    strip: bool = False
-
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """What is wrong with the keys taken together."""
-        signs = {"path_prefix": self.path_prefix, "host": self.host, "header": self.header}
-        given = [name for name, value in signs.items() if value is not None]
-        if len(given) != 1:
-            found = " and ".join(given) or "none of them"
-            yield "", f"found {found}; accepted: exactly one of path_prefix, host, header"
-        elif self.strip and self.path_prefix is None:
-            yield "strip", "found true; only a path_prefix can be stripped"
-
-
-@dataclass(frozen=True, slots=True)
-class TLS:
-    """How an https upstream is verified, and how it verifies us.
-
-    :param ca_file: PEM certificates trusted instead of the system's.
-    :param client_cert: PEM file with our certificate and its key.
-    """
-
-    ca_file: ReadableFile | None = None
-    verify: bool = True
-    client_cert: ReadableFile | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """Connections to one upstream.
-
-    :param max_connections: all at once; further requests wait, as long as for a connection.
-    :param max_idle: kept for the next request.
-    :param idle: seconds for which they are kept.
-    """
-
-    max_connections: Annotated[int, AtLeast(1)] = 256
-    max_idle: Annotated[int, AtLeast(0)] = 64
-    idle: Duration = 90.0
-
-
-@dataclass(frozen=True, slots=True)
-class Allow:
-    """What may be sent to an upstream.
-
-    :param origins: web pages, by origin, whose scripts may; others are refused where a key
-        of ours would be spent.
-    """
-
-    origins: tuple[Origin, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """A named place to send to.
-
-    :param provider: name of the API that it speaks; by default the upstream's own name.
-    :param base_url: origin and optional path, no slash at the end; by default the provider's.
-    :param api_key: sent instead of the client's own credential.
-    :param headers: fields set on every request.
-    :param proxy: ``http://[user:password@]host[:port]``, an HTTP proxy through which it is reached.
-    :param built_in: nobody mentioned it; it stands for the provider of the same name.
-    """
-
-    provider: str = ""
-    base_url: BaseURL = ""
-    api_key: Secret | None = None
-    headers: Mapping[HeaderName, Secret] = field(default_factory=lambda: MappingProxyType({}))
-    tls: TLS = TLS()
-    proxy: Secret | None = None
-    pool: Pool = Pool()
-    allow: Allow = Allow()
-    name: str = field(default="", metadata=NOT_A_KEY)
-    built_in: bool = field(default=False, metadata=NOT_A_KEY)
-
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """What is wrong with the keys taken together."""
-        names = [name.lower() for name in self.headers]
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            yield "headers", f'"{name}" is set twice; the names of header fields have no case'
-        if self.proxy is not None:
-            try:
-                HTTPProxy(self.proxy.reveal().encode())
-            except ValueError:
-                yield "proxy", "it is none; accepted: http://[user:password@]host[:port]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +50,7 @@ class Server:
     """The public listener and what it does to every request.
 
     :param single_upstream: everything goes there, whatever it looks like.
+    :param path_prefix: what the path of a request for a provider starts with; it is taken off.
     :param max_body: bytes of a request's body.
     :param max_headers: bytes of a request's header fields.
     :param header_timeout: seconds for the head of a request, from its first byte.
@@ -151,10 +62,11 @@ class Server:
     """
 
     single_upstream: UpstreamReference | None = None
+    path_prefix: StrippedPrefix = ""
     max_body: Annotated[Size, AtLeast(1)] = 64 * 1024**2
     max_headers: Annotated[Size, AtLeast(1024)] = 64 * 1024
-    header_timeout: Annotated[Duration, POSITIVE] = 30.0
-    idle_timeout: Annotated[Duration, POSITIVE] = 75.0
+    header_timeout: Positive = 30.0
+    idle_timeout: Positive = 75.0
     drain_timeout: Duration = 30.0
     error_headers: bool = True
     open: bool = False
@@ -171,12 +83,12 @@ class FaultRule:
     :param model: a glob, as is ``path``.
     """
 
-    name: Annotated[str, check(texts.RULE_NAME, texts.rule_name)]
+    name: RuleName
     error: FaultKindName
     when: FaultModifier = "*"
     retry_after: Annotated[float, AtLeast(0)] | None = None
     after: Annotated[int, AtLeast(0)] = 0
-    for_: Annotated[Duration, POSITIVE] | None = None
+    for_: Positive | None = None
     upstream: UpstreamReference | None = None
     model: str | None = None
     path: str | None = None
@@ -238,10 +150,55 @@ class SandboxSettings:
 
 @dataclass(frozen=True, slots=True)
 class Logging:
-    """The daemon's own log; ``auto`` is text, with symbols where the output is a terminal."""
+    """The daemon's own log, and a file for each request.
+
+    :param format: ``auto`` is text, with symbols where the output is a terminal.
+    :param enabled: whether a file is written for each request; the log itself always is.
+    :param folder: of those files, absolute once loaded.
+    :param include_request_data: the request's body.
+    :param include_response_data: the answer's body.
+    :param max_files: the oldest are removed.
+    """
 
     level: Literal["debug", "info", "warn", "error"] = "info"
     format: Literal["auto", "text", "json"] = "auto"
+    enabled: bool = False
+    folder: LogFolder = Path("logs")
+    include_request_data: bool = True
+    include_response_data: bool = True
+    include_headers: bool = True
+    include_timing: bool = True
+    max_files: Annotated[int, AtLeast(1)] = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorLogging:
+    """A file for each failed attempt.
+
+    :param folder: of those files, absolute once loaded.
+    :param include_request_context: what was asked for, and of whom.
+    :param max_file_size_mb: megabytes (10**6 bytes) of one file.
+    :param max_files: the oldest are removed.
+    """
+
+    enabled: bool = False
+    folder: LogFolder = Path("logs/errors")
+    include_stack_traces: bool = True
+    include_request_context: bool = True
+    include_timing: bool = True
+    max_file_size_mb: Annotated[int, AtLeast(1)] = 10
+    max_files: Annotated[int, AtLeast(1)] = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """Who is let in from beyond loopback.
+
+    :param token: opens what else only the machine itself may see (``/health/detailed``,
+        ``/logs/errors``), as a bearer token.
+    """
+
+    token: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +221,8 @@ class Config:
     :param source: the file it was read from.
     :param warnings: what the operator should know, one sentence each.
     :param state_folder: where what has no path of its own is kept.
+    :param imported: where it listens was said by another program's file, or by a preset; nobody
+        wrote it for this one.
     """
 
     listen: tuple[Endpoint, ...] = DEFAULT_LISTEN
@@ -272,13 +231,17 @@ class Config:
     upstreams: Mapping[UpstreamName, Upstream] = field(default_factory=lambda: MappingProxyType({}))
     server: Server = Server()
     timeouts: Timeouts = Timeouts()
+    resilience: Mapping[PolicyName, Resilience] = field(default_factory=lambda: MappingProxyType({}))
     faults: Faults = Faults()
     sandbox: SandboxSettings = SandboxSettings()
     logging: Logging = Logging()
+    error_logging: ErrorLogging = ErrorLogging()
+    admin: Admin = Admin()
     operator: Operator = Operator()
     source: Path | None = field(default=None, metadata=NOT_A_KEY, compare=False)
     warnings: tuple[str, ...] = field(default=(), metadata=NOT_A_KEY, compare=False)
     state_folder: Path = field(default=Path(), metadata=NOT_A_KEY)
+    imported: bool = field(default=False, metadata=NOT_A_KEY, compare=False)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the keys taken together."""
@@ -286,9 +249,3 @@ class Config:
             yield "listen", f"found an empty list; accepted: at least one of {texts.ENDPOINT}"
         for endpoint in sorted({name for name in self.listen if self.listen.count(name) > 1}):
             yield "listen", f'"{endpoint}" stands there twice'
-        for name in ("connect", "headers", "idle"):
-            if getattr(self.timeouts, name) <= 0:
-                yield (
-                    f"timeouts.{name}",
-                    "found 0, which would end every request; accepted: a longer duration",
-                )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 
+from llmproxyd.config.folders import Folders
 from llmproxyd.config.problems import Path, did_you_mean, path_text, quoted
 from llmproxyd.config.tree import Layer, Listing, Node, Scalar, Table
 from llmproxyd.redaction import REDACTED, Secret
@@ -26,12 +27,12 @@ class SecretReader:
     """Reads secrets from wherever they are kept.
 
     :param environ: for ``${VARIABLE}`` and ``$CREDENTIALS_DIRECTORY``.
-    :param base: the folder that relative paths stand against.
+    :param folders: what relative paths stand against.
     """
 
-    def __init__(self, environ: Mapping[str, str], base: FilePath) -> None:
+    def __init__(self, environ: Mapping[str, str], folders: Folders) -> None:
         self._environ = environ
-        self._base = base
+        self._folders = folders
         self.literal: list[Scalar] = []
         """The secrets that stand in the configuration file itself."""
         self.warnings: list[str] = []
@@ -91,7 +92,7 @@ class SecretReader:
             raise ValueError(f"{names[0]}: accepted: {'a path' if names[0] == 'file' else 'a name'}")
         if names[0] == "credential":
             return _first_line(self._credential(value.text))
-        file = self.resolve(value.text)
+        file = self._folders.resolve(value.text)
         text = _first_line(file)
         if mode(file) & OTHERS:
             self.warnings.append(
@@ -106,18 +107,6 @@ class SecretReader:
         if "/" in name or "\0" in name or name in ("", ".", ".."):
             raise ValueError(f"{quoted(name)} is no name of a credential; it has no slashes")
         return FilePath(folder) / name
-
-    def resolve(self, text: str) -> FilePath:
-        """The path that *text* means, ``~`` and relative ones included.
-
-        :raises ValueError: it is no path.
-        """
-        if not text or "\0" in text:
-            raise ValueError(f"found {quoted(text)}; accepted: a path")
-        home = self._environ.get("HOME")
-        if home and (text == "~" or text.startswith("~/")):
-            text = home + text[1:]
-        return self._base / text
 
 
 def _sensitive(path: Path) -> bool:

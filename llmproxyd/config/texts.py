@@ -16,14 +16,18 @@ from twisted.internet.endpoints import serverFromString
 from llmproxyd.config.problems import did_you_mean
 
 UPSTREAM_NAME = 'a name of lower case letters, digits, ".", "_" and "-", such as "my-vllm"'
+POLICY_NAME = 'a name of lower case letters, digits, ".", "_" and "-", such as "patient"'
 BASE_URL = 'an http or https URL such as "https://api.example.com" or "http://localhost:8000/v1"'
 ORIGIN = 'an origin such as "http://localhost:3000"'
 ENDPOINT = 'a Twisted endpoint such as "tcp:8888:interface=127.0.0.1"'
 HEADER = 'a header field, "name" or "name: value"'
 HEADER_NAME = 'the name of a header field, such as "x-team"'
 PATH_PREFIX = 'a path that starts with "/", such as "/team-a"'
+STRIPPED_PREFIX = 'a path that starts with "/", such as "/api/v1", or an empty text'
 HOST = 'a host name such as "llm.example.com", with ":port" if it matters'
 RULE_NAME = 'a short name such as "flaky-mornings"'
+MODEL = 'the name of a model such as "gpt-4o"'
+FOLDER = "the path of a folder"
 FILE = "the path of a file that can be read"
 
 ENDPOINT_TYPES = ("tcp", "tcp6", "ssl", "tls", "unix", "systemd", "haproxy")
@@ -46,6 +50,18 @@ def upstream_name(text: str) -> None:
     """The name of an upstream; it stands in ``/to/NAME`` and in metrics' labels."""
     if not _UPSTREAM_NAME.fullmatch(text):
         raise ValueError(f"accepted: {UPSTREAM_NAME}, of 64 characters at most")
+
+
+def policy_name(text: str) -> None:
+    """The name of a policy under ``resilience``."""
+    if not _UPSTREAM_NAME.fullmatch(text):
+        raise ValueError(f"accepted: {POLICY_NAME}, of 64 characters at most")
+
+
+def model(text: str) -> None:
+    """The name of a model, which is the provider's business; it is not empty."""
+    if not text.strip() or not text.isprintable():
+        raise ValueError(f"accepted: {MODEL}")
 
 
 def rule_name(text: str) -> None:
@@ -136,6 +152,16 @@ def path_prefix(text: str) -> str:
     return text.rstrip("/") or "/"
 
 
+def stripped_prefix(text: str) -> str:
+    """A prefix of every request's raw path, without a slash at its end; empty for none."""
+    if text.strip("/") == "":
+        return ""
+    try:
+        return path_prefix(text)
+    except ValueError:
+        raise ValueError(f"accepted: {STRIPPED_PREFIX}, without query") from None
+
+
 def host(text: str) -> str:
     """A ``Host`` field's value."""
     if not _HOST_AND_PORT.fullmatch(text):
@@ -157,6 +183,12 @@ def header_name(text: str) -> None:
         raise ValueError(f"accepted: {HEADER_NAME}")
     if text.lower() in _FRAMING:
         raise ValueError(f"this field belongs to the connection; accepted: {HEADER_NAME}")
+
+
+def folder(path: Path) -> None:
+    """A folder that is made where it is missing."""
+    if not str(path).isprintable():
+        raise ValueError(f"accepted: {FOLDER}, of printable characters")
 
 
 def readable_file(path: Path) -> None:

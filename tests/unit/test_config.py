@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llmproxyd.config.load import ConfigError, load, presets
+from llmproxyd.config.load import ConfigError, load
 from llmproxyd.config.schema import Config, FaultRule
 from llmproxyd.faults.rules import Match, Share
 from llmproxyd.providers.anthropic import PROVIDER as ANTHROPIC
@@ -121,6 +121,64 @@ VALUES = [
         lambda c: dict(c.upstreams["openai"].headers),
         {"X-Team": Secret("a b")},
     ),
+    ("timeouts: {total: 1h}", lambda c: c.timeouts.total, 3600.0),
+    ("timeouts: {first_content: }", lambda c: c.timeouts.first_content, None),
+    ("server: {path_prefix: /api/v1/}", lambda c: c.server.path_prefix, "/api/v1"),
+    ("server: {path_prefix: /}", lambda c: c.server.path_prefix, ""),
+    ("server: {path_prefix: ''}", lambda c: c.server.path_prefix, ""),
+    (
+        "resilience: {default: {retry: {retry_codes: [429, 503], max_retries: 3}}}",
+        lambda c: (c.resilience["default"].retry.retry_codes, c.resilience["default"].retry.max_retries),
+        ((429, 503), 3),
+    ),
+    (
+        "resilience: {a: {retry: {retry_codes: }}}",
+        lambda c: c.resilience["a"].retry.retry_codes,
+        None,
+    ),
+    (
+        "resilience: {a: {retry: {retry_codes: []}}}",
+        lambda c: c.resilience["a"].retry.retry_codes,
+        (),
+    ),
+    (
+        "resilience: {a: {breaker: {key: [upstream, model]}}}",
+        lambda c: c.resilience["a"].breaker.key,
+        ("upstream", "model"),
+    ),
+    (
+        "resilience: {a: {timeouts: {idle: 5}}}",
+        lambda c: c.resilience["a"].timeouts.over(c.timeouts).idle,
+        5.0,
+    ),
+    (
+        "resilience: {a: {}}\nupstreams: {openai: {resilience: a}}",
+        lambda c: c.upstreams["openai"].resilience,
+        "a",
+    ),
+    ("upstreams: {openai: {resilience: default}}", lambda c: c.upstreams["openai"].resilience, "default"),
+    (
+        "upstreams: {openai: {api_keys: [a, b]}}",
+        lambda c: c.upstreams["openai"].api_keys,
+        (Secret("a"), Secret("b")),
+    ),
+    (
+        "upstreams: {a: {provider: openai, fallbacks: [{upstream: openai, models: {x: y, '*': z}}]}}",
+        lambda c: (c.upstreams["a"].fallbacks[0].upstream, dict(c.upstreams["a"].fallbacks[0].models)),
+        ("openai", {"x": "y", "*": "z"}),
+    ),
+    (
+        "upstreams: {openai: {transform: [{drop: [a], paths: []}, {paths: [{match: /a/*, to: /*}]}]}}",
+        lambda c: [one.paths[0].match if one.paths else one.drop for one in c.upstreams["openai"].transform],
+        [("a",), "/a/*"],
+    ),
+    (
+        "upstreams: {openai: {models_fallback: [a, 012]}}",
+        lambda c: c.upstreams["openai"].models_fallback,
+        ("a", "012"),
+    ),
+    ("error_logging: {max_files: 3}", lambda c: c.error_logging.max_files, 3),
+    ("admin: {token: t}", lambda c: c.admin.token, Secret("t")),
 ]
 
 
@@ -132,14 +190,20 @@ def test_a_value_is_read_as_the_type_of_its_key(tmp_path, text, read, value):
 
 
 WRONG = [
-    ("connect: 3", "x.yaml:1: connect: unknown key; did you mean timeouts.connect? (accepted: listen,"),
-    ("idle: 3", "unknown key; did you mean upstreams.NAME.pool.idle or timeouts.idle?"),
+    (
+        "connect: 3",
+        "x.yaml:1: connect: unknown key; did you mean timeouts.connect or resilience.NAME.timeouts.connect? (accepted: listen,",
+    ),
+    ("idle: 3", "unknown key; did you mean upstreams.NAME.pool.idle or timeouts.idle or"),
     (
         "timeouts:\n  conect: 3",
-        'x.yaml:2: timeouts.conect: unknown key; did you mean "connect"? (accepted: connect, headers, idle)',
+        'x.yaml:2: timeouts.conect: unknown key; did you mean "connect"? (accepted: connect, headers, first_content,',
     ),
     ("Server: {open: true}", 'did you mean "server"?'),
-    ("timeouts: 3", "timeouts: found a text; accepted: a mapping with the keys connect, headers, idle"),
+    (
+        "timeouts: 3",
+        "timeouts: found a text; accepted: a mapping with the keys connect, headers, first_content,",
+    ),
     ("timeouts: []", "timeouts: found a list; accepted: a mapping"),
     ("timeouts: {connect: soon}", 'timeouts.connect: found "soon"; accepted: a duration such as'),
     ("timeouts: {connect: -1}", 'found "-1"; accepted: a duration'),
@@ -230,6 +294,82 @@ WRONG = [
     ("faults: {rules: [{name: a, error: c, upstream: q}]}", "faults.rules[0].upstream: found"),
     ("faults: {rules: [{name: a, error: c}, {name: a, error: r}]}", "faults.rules: two rules"),
     ("faults: {rules: [{name: mode, error: c}]}", 'the name "mode" is taken'),
+    ("timeouts: {total: 0}", "timeouts.total: found 0, which would end every request"),
+    ("timeouts: {first_content: 0}", "timeouts.first_content: found 0"),
+    ("resilience: {a: {timeouts: {idle: 0}}}", "resilience.a.timeouts.idle: found 0"),
+    ("resilience: {A: {}}", 'resilience.A: found "A"; accepted: a name of lower case'),
+    ("resilience: {a: {retry: {retry_codes: [99]}}}", "resilience.a.retry.retry_codes: found 99"),
+    ("resilience: {a: {retry: {fail_codes: [600, 400]}}}", "resilience.a.retry.fail_codes: found 600"),
+    (
+        "resilience: {a: {retry: {retry_codes: [4xx]}}}",
+        'resilience.a.retry.retry_codes[0]: found "4xx"; accepted: a whole number',
+    ),
+    ("resilience: {a: {retry: {retry_codes: 429}}}", "retry_codes: found a text; accepted: a list"),
+    ("resilience: {a: {retry: {jitter: half}}}", 'found "half"; accepted: full, equal, quarter, none'),
+    ("resilience: {a: {retry: {max_retries: -1}}}", "resilience.a.retry.max_retries: found -1"),
+    (
+        "resilience: {a: {breaker: {key: [upstream, modle]}}}",
+        'resilience.a.breaker.key[1]: found "modle"; accepted: upstream, model; did you mean "model"?',
+    ),
+    ("resilience: {a: {breaker: {key: []}}}", "resilience.a.breaker.key: found an empty list"),
+    ("resilience: {a: {hard_stop: [{pattern: x}]}}", "hard_stop[0].user_message: missing; accepted: a text"),
+    (
+        "resilience: {a: {hard_stop: [{pattern: '(', user_message: x}]}}",
+        "resilience.a.hard_stop[0].pattern: it is no regular expression",
+    ),
+    ("retry: {}", "retry: unknown key; did you mean resilience.NAME.retry?"),
+    (
+        "resilience: {patient: {}}\nupstreams: {openai: {resilience: patiant}}",
+        'x.yaml:2: upstreams.openai.resilience: found "patiant", which is no policy; did you mean "patient"? '
+        "(accepted: default, patient)",
+    ),
+    ("upstreams: {openai: {resilience: }}", "accepted: the name of a policy under resilience"),
+    ("upstreams: {openai: {api_key: a, api_keys: [b]}}", "upstreams.openai.api_keys: stands beside api_key"),
+    ("upstreams: {openai: {api_keys: [a, '']}}", "upstreams.openai.api_keys[1]: the secret is empty"),
+    ("upstreams: {openai: {api_keys: a}}", "upstreams.openai.api_keys: found a text; accepted: a list"),
+    (
+        "upstreams: {openai: {fallbacks: [{upstream: openai}]}}",
+        'upstreams.openai.fallbacks[0].upstream: found "openai", which is the upstream itself',
+    ),
+    (
+        "upstreams: {openai: {fallbacks: [{upstream: anthropic}]}}",
+        'fallbacks[0].upstream: found "anthropic", which speaks anthropic; accepted: an upstream that speaks '
+        "openai, as openai does",
+    ),
+    (
+        "upstreams: {openai: {fallbacks: [{upstream: opnai}]}}",
+        'fallbacks[0].upstream: found "opnai", which is no upstream; did you mean "openai"?',
+    ),
+    (
+        "upstreams: {a: {provider: openai, fallbacks: [{upstream: openai}, {upstream: openai}]}}",
+        'upstreams.a.fallbacks: "openai" stands there twice',
+    ),
+    (
+        "upstreams: {a: {provider: openai, fallbacks: [{upstream: openai, models: {a: ''}}]}}",
+        'fallbacks[0].models.a: found ""; accepted: the name of a model',
+    ),
+    ("upstreams: {openai: {models_fallback: ['']}}", 'models_fallback[0]: found ""; accepted: the name'),
+    ("upstreams: {openai: {transform: [{}]}}", "upstreams.openai.transform[0]: it changes nothing"),
+    (
+        "upstreams: {openai: {transform: [{set: {a: .nan}}]}}",
+        "transform[0].set.a: JSON has no such number; in quotes it is a text; accepted: any JSON value",
+    ),
+    (
+        "upstreams: {openai: {transform: [{set: {a: [1e999]}}]}}",
+        "transform[0].set.a: the number is too large",
+    ),
+    (
+        f"upstreams: {{openai: {{transform: [{{set: {{a: {'9' * 500}}}}}]}}}}",
+        "a number of more than 400 digits",
+    ),
+    ("upstreams: {openai: {transform: [{set: [a]}]}}", "transform[0].set: found a list; accepted: a mapping"),
+    ("upstreams: {openai: {transform: [{paths: [{match: /a}]}]}}", "paths[0].to: missing; accepted: a text"),
+    ("server: {path_prefix: a}", 'found "a"; accepted: a path that starts with "/", such as "/api/v1"'),
+    ("logging: {folder: }", "logging.folder: found nothing; accepted: the path of a folder"),
+    ('logging: {folder: "a\\tb"}', "accepted: the path of a folder, of printable characters"),
+    ("logging: {max_files: 0}", 'logging.max_files: found "0"; accepted: a value 1 at least'),
+    ("admin: {token: ''}", "admin.token: the secret is empty"),
+    ("environment: {}", "environment: unknown key"),
     ("[1, 2]", "x.yaml:1: the file must be a mapping"),
     ("hello", "x.yaml:1: the file must be a mapping"),
 ]
@@ -329,11 +469,6 @@ def test_a_list_of_a_stronger_layer_replaces_the_weaker_one(tmp_path):
     assert config.listen == ("tcp:3",)
 
 
-@pytest.mark.parametrize("preset", presets())
-def test_every_preset_loads_without_warnings(preset):
-    assert load(preset=preset, environ={}, providers=PROVIDERS).warnings == ()
-
-
 def test_an_unknown_preset_is_reported_with_a_near_one():
     with pytest.raises(
         ConfigError, match=r'--preset: found "gose".*did you mean "goose"\? \(accepted: .*goose'
@@ -385,6 +520,78 @@ def test_relative_paths_stand_against_the_files_folder_or_the_state_folder(tmp_p
         tmp_path, "upstreams: {openai: {tls: {ca_file: ~/ca.pem}}}", environ={"HOME": str(tmp_path)}
     )
     assert home.upstreams["openai"].tls.ca_file == tmp_path / "ca.pem"
+
+
+@pytest.mark.parametrize(
+    ("logs", "errors"),
+    [("logs", "logs/errors"), ("a", "a/b"), ("/x/logs", "/y")],
+)
+def test_folders_of_logs_stand_beside_the_file_or_in_systemds_or_the_states_folder(tmp_path, logs, errors):
+    text = f"logging: {{folder: {logs}}}\nerror_logging: {{folder: {errors}}}"
+    environ = {"STATE_DIRECTORY": "/s", "LOGS_DIRECTORY": "/l:/other"}
+    config = load_text(tmp_path, text, environ=environ)
+    assert (config.logging.folder, config.error_logging.folder) == (tmp_path / logs, tmp_path / errors)
+    given = {
+        "LLMPROXYD_LOGGING__FOLDER": logs,
+        "LLMPROXYD_ERROR_LOGGING__FOLDER": errors,
+    }
+    config = load(environ={"STATE_DIRECTORY": "/s", **given}, providers=PROVIDERS)
+    state = Path("/s")
+    assert (config.logging.folder, config.error_logging.folder) == (state / logs, state / errors)
+
+
+@pytest.mark.parametrize(
+    ("text", "folder"),
+    [
+        (None, "/l"),
+        ("logs", "/l"),
+        ("logs/errors", "/l/errors"),
+        ("errors", "/l/errors"),
+        ("/x", "/x"),
+        ("~/x", "/h/x"),
+    ],
+)
+def test_systemds_folder_for_logs_is_what_logs_means(text, folder):
+    environ = {"STATE_DIRECTORY": "/s", "LOGS_DIRECTORY": "/l:/other", "HOME": "/h"}
+    if text is not None:
+        environ["LLMPROXYD_LOGGING__FOLDER"] = text
+    config = load(environ=environ, providers=PROVIDERS)
+    assert config.logging.folder == Path(folder)
+    assert config.error_logging.folder == Path("/l/errors")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1", 1),
+        ("012", 12),
+        ("0x1F", 31),
+        ("0o17", 15),
+        ("-1.50", -1.5),
+        ("1e3", 1000.0),
+        (".5", 0.5),
+        ("true", True),
+        ("False", False),
+        ("yes", "yes"),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("'null'", "null"),
+        ("'1'", "1"),
+        ("1:30", "1:30"),
+        ("2001-01-01", "2001-01-01"),
+        ("1_000", "1_000"),
+        ("'${HOME}'", "${HOME}"),
+        ("[1, '1', {a: [x, null]}]", [1, "1", {"a": ["x", None]}]),
+        ("{1: 2}", {"1": 2}),
+        ("[]", []),
+        ("{}", {}),
+    ],
+)
+def test_a_json_value_is_read_by_the_core_rules_of_yaml(tmp_path, text, value):
+    text = f"upstreams: {{openai: {{transform: [{{default: {{x: {text}}}}}]}}}}"
+    found = load_text(tmp_path, text).upstreams["openai"].transform[0].default["x"]
+    assert repr(found) == repr(value)
 
 
 @pytest.mark.parametrize(

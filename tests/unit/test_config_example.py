@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,19 @@ from llmproxyd.config.load import load
 from llmproxyd.config.schema import Config
 from llmproxyd.config.tree import Layer, Listing, Node, Scalar, Table
 from llmproxyd.config.yamltree import parse
+from llmproxyd.resilience.policy import Resilience
 
 EXAMPLE = Path(__file__).parents[2] / "etc" / "llmproxyd.yaml"
 TEXT = EXAMPLE.read_text()
 COMMENT_OUT = re.compile(r"^( *)#(?=[^ #\n])", re.MULTILINE)
 UNCOMMENTED = COMMENT_OUT.sub(r"\1", TEXT)
-ENVIRON = {"MY_VLLM_KEY": "k", "PROXY_PASSWORD": "p", "HOME": "/h"}
+ENVIRON = {
+    "MY_VLLM_KEY": "k",
+    "FIRST_KEY": "a",
+    "SECOND_KEY": "b",
+    "PROXY_PASSWORD": "p",
+    "HOME": "/h",
+}
 
 
 def tree(text: str) -> Node:
@@ -32,6 +40,8 @@ def tree(text: str) -> Node:
 
 def written(node: Node, kind: object, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The places that *node* sets, with NAME and [] for what users name."""
+    if reflect.is_json(kind):
+        return
     kind = reflect.present(kind)
     pair = reflect.mapped(kind)
     if isinstance(node, Table):
@@ -55,7 +65,12 @@ def test_every_key_of_the_schema_stands_in_the_example_and_no_other():
 
 def test_the_example_loads_to_the_defaults_without_a_warning():
     config = load(file=EXAMPLE, environ=ENVIRON, providers=PROVIDERS)
-    assert config == load(environ=ENVIRON, providers=PROVIDERS)
+    plain = load(environ=ENVIRON, providers=PROVIDERS)
+    # Logs stand beside the file, or in the state folder.
+    assert config.logging.folder == EXAMPLE.parent / "logs"
+    logging = replace(config.logging, folder=plain.logging.folder)
+    errors = replace(config.error_logging, folder=plain.error_logging.folder)
+    assert replace(config, logging=logging, error_logging=errors) == plain
     assert config.warnings == ()
 
 
@@ -90,6 +105,24 @@ def test_what_the_examples_of_tls_and_pool_show_is_the_default(place, tmp_path):
     shown = load(file=file, environ=ENVIRON, providers=PROVIDERS).upstreams["my-vllm"]
     plain = load(environ=ENVIRON, providers=PROVIDERS).upstreams["openai"]
     for part in place[2:]:
+        shown, plain = getattr(shown, part), getattr(plain, part)
+    assert shown == plain
+
+
+POLICY = [
+    place[2:]
+    for place, _ in reflect.places(Config)
+    if place[:2] == ("resilience", "NAME") and "[]" not in place
+]
+
+
+@pytest.mark.parametrize("place", POLICY, ids=[".".join(place) for place in POLICY])
+def test_what_the_example_of_a_policy_shows_is_the_default(place, tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text(UNCOMMENTED)
+    shown = load(file=file, environ=ENVIRON, providers=PROVIDERS).resilience["default"]
+    plain = Resilience(recategorize=shown.recategorize, hard_stop=shown.hard_stop)
+    for part in place:
         shown, plain = getattr(shown, part), getattr(plain, part)
     assert shown == plain
 
