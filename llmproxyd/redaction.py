@@ -2,12 +2,21 @@
 
 Bottom of the house: knows nothing but text.  A secret is wrapped where it enters (the
 configuration) and opened by the one piece of code that sends it to the upstream it is for;
-anything that prints it by mistake prints :data:`REDACTED`.
+anything that prints it by mistake prints :data:`REDACTED`.  What is recorded of requests goes
+through a :class:`Redactor` where the record is made.
 """
 
 from __future__ import annotations
 
+import json
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from hmac import compare_digest
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
+
+from llmproxyd.model import RawHeaders
 
 REDACTED = "[redacted]"
 
@@ -50,3 +59,302 @@ class Secret:
 
     def __deepcopy__(self, memo: object) -> Secret:
         return self
+
+
+LEAST = 6
+"""Characters that a secret has at least to be looked for within text.
+
+A shorter one (the dummy key ``x``) stands by chance in any text: to take it out would ruin the
+text, and the holes would tell it.  As a whole field or argument it is hidden all the same.
+"""
+
+PRESENTED = 32
+"""Credentials of one request that are looked for."""
+
+_SCHEMES = frozenset({"bearer", "basic", "digest", "token", "apikey", "negotiate", "aws4-hmac-sha256"})
+_NAMES = frozenset(
+    {
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "set-cookie",
+        "apikey",
+        "api-key",
+        "token",
+        "secret",
+        "password",
+        "x-auth",
+    }
+)
+_ENDINGS = ("-api-key", "-token", "-secret", "-auth-key", "-access-key", "-subscription-key", "-password")
+_ARGUMENTS = frozenset({"key", "sig", "auth", "authorization", "apikey", "code"})
+_ARGUMENT_ENDINGS = ("token", "secret", "signature", "credential", "password", "_key", "-key")
+
+_CONTROLS = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))}
+_COOKIE = 16
+"""Characters from which on the value of a cookie is taken for a credential."""
+
+_QUERY_VALUE = re.compile(r"[^&;#\s\"'<>\\]+")
+_MEMBER_VALUE = re.compile(r'\s{0,8}:\s{0,8}"((?:[^"\\]|\\.)*+)', re.DOTALL)
+_USER = re.compile(r"([^\s/@\"'<>\\?#]{1,512})@")
+# What stands before a key: nothing that a word would go on with, unless it ends an escape.
+_EDGE = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrtbf])|(?<=%[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4}))"
+_KEY_VALUE = re.compile(_EDGE + r"((?:sk-|gsk_|xai-|AIza|fw_|dapi)[A-Za-z0-9_-]{16,})")
+# A word in lower case is one of a sentence (``bearer tokens``), no token.
+_BEARER_VALUE = re.compile(r"""(?![a-z]{6,16}[.!?:]?(?:[\s"'\\<>,;)]|\Z))[^\s"'\\<>,;)]{6,}""")
+_LOGIN_VALUE = re.compile(r"(?![a-z]+\b)[A-Za-z0-9+/]{8,}={0,2}")
+_HINTS: tuple[tuple[str, int, re.Pattern[str]], ...] = (
+    *((prefix, 0, _KEY_VALUE) for prefix in ("sk-", "gsk_", "xai-", "AIza", "fw_", "dapi")),
+    *((scheme, 7, _BEARER_VALUE) for scheme in ("Bearer ", "bearer ", "BEARER ")),
+    *((scheme, 6, _LOGIN_VALUE) for scheme in ("Basic ", "basic ")),
+    *(
+        (name, len(name), _QUERY_VALUE)
+        for name in (
+            "?key=",
+            "&key=",
+            "api_key=",
+            "api-key=",
+            "access_token=",
+            "refresh_token=",
+            "client_secret=",
+            "?token=",
+            "&token=",
+            "?sig=",
+            "&sig=",
+            "Signature=",
+            "X-Amz-Credential=",
+            "X-Amz-Security-Token=",
+        )
+    ),
+    *(
+        (f'"{name}"', len(name) + 2, _MEMBER_VALUE)
+        for name in ("api_key", "access_token", "refresh_token", "id_token", "client_secret", "password")
+    ),
+    ("://", 3, _USER),
+)
+"""What a secret is known by: a text before it, where its value begins, and what is the value."""
+
+
+class Redactor:
+    """Takes out what must not be shown, from what is about to be recorded.
+
+    Texts are searched with :meth:`str.find`, once for each thing looked for: a single regular
+    expression would keep every other thread waiting until it has been through a whole body.
+    All finds are collected before any is taken out: one secret may begin another one.
+
+    :param configured: the secrets of the configuration.
+    """
+
+    def __init__(self, configured: Iterable[Secret] = ()) -> None:
+        self._whole = frozenset(text for secret in configured if (text := secret.reveal()))
+        self._within = _all_forms(self._whole)
+
+    def knowing(self, secrets: Iterable[str]) -> Redactor:
+        """One that knows *secrets* too: those that one client presented."""
+        further = {text for text in secrets if text} - self._whole
+        if not further:
+            return self
+        other = Redactor()
+        other._whole = self._whole | further
+        other._within = tuple(dict.fromkeys((*self._within, *_all_forms(further))))
+        return other
+
+    def fields(self, headers: RawHeaders) -> list[tuple[str, str]]:
+        """Header fields as text, without their secrets; control characters are escaped."""
+        return [
+            (printable(name.decode("latin-1")), self._value(name.lower().decode("latin-1"), value))
+            for name, value in headers
+        ]
+
+    def _value(self, name: str, raw: bytes) -> str:
+        value = raw.decode("latin-1")
+        if _is_secret(name):
+            scheme, space, _ = value.partition(" ")
+            known = name == "authorization" and space and scheme.lower() in _SCHEMES
+            return f"{scheme} {REDACTED}" if known else REDACTED
+        if value.strip() in self._whole:
+            return REDACTED
+        return printable(self.url(value) if "=" in value or "@" in value else self.text(value))
+
+    def url(self, text: str) -> str:
+        """A URL, or a target, without the user in it and without arguments that are secrets."""
+        at = min((found for sign in "?#" if (found := text.find(sign)) >= 0), default=len(text))
+        place, query = text[:at], text[at:]
+        head, scheme, rest = place.partition("://")
+        if scheme:
+            authority, slash, path = rest.partition("/")
+            _, user, host = authority.rpartition("@")
+            place = head + scheme + (f"{REDACTED}@{host}" if user else authority) + slash + path
+        parts = _SEPARATOR.split(query)
+        parts[::2] = [self._argument(part) for part in parts[::2]]
+        return self.text(place + "".join(parts))
+
+    def _argument(self, part: str) -> str:
+        name, equals, value = part.partition("=")
+        if equals and value and (_is_argument(unquote(name)) or unquote_plus(value) in self._whole):
+            return f"{name}={REDACTED}"
+        return part
+
+    def text(self, text: str | bytes, secrets: Iterable[str] = ()) -> str:
+        """*text* without any secret: bodies, messages, stack traces.
+
+        :param secrets: further ones, as in :meth:`knowing`, which is better for several texts.
+        """
+        if isinstance(text, bytes):
+            text = text.decode("utf-8", "backslashreplace")
+        known = self.knowing(secrets)
+        spans: list[tuple[int, int]] = []
+        for form, step in known._within:
+            _find_all(text, form, step, spans)
+        for hint, skip, value in _HINTS:
+            at = text.find(hint)
+            while at >= 0:
+                match = value.match(text, at + skip)
+                if match is not None and match.group(match.lastindex or 0):
+                    spans.append(match.span(match.lastindex or 0))
+                at = text.find(hint, max(at + len(hint), match.end() if match is not None else 0))
+        return _without(text, spans)
+
+    def cut(self, text: str) -> str:
+        """*text*, which was cut off, without the beginning of a secret at its end."""
+        for form, _ in self._within:
+            for length in range(min(len(form) - 1, len(text)), 3, -1):
+                if text.endswith(form[:length]):
+                    return text[:-length] + REDACTED
+        return text
+
+
+def presented(headers: RawHeaders, query: bytes) -> tuple[str, ...]:
+    """The credentials that a client's request carries, without their schemes.
+
+    :param query: raw.  At most :data:`PRESENTED`; cookies come last.
+    """
+    found: dict[str, None] = {}
+    cookies: list[str] = []
+    for raw_name, raw in headers:
+        name, value = raw_name.lower().decode("latin-1"), raw.decode("latin-1").strip()
+        if not _is_secret(name) or name == "set-cookie":
+            continue
+        if name == "cookie":
+            pairs = [pair.partition("=")[2].strip() for pair in value.split(";")]
+            cookies += [content for content in pairs if len(content) >= _COOKIE]
+        else:
+            found.update(dict.fromkeys(_credentials(value)))
+    for part in query.decode("latin-1").replace(";", "&").split("&"):
+        name, equals, value = part.partition("=")
+        if equals and _is_argument(unquote(name)):
+            found.update(dict.fromkeys((unquote(value), value)))
+    found.update(dict.fromkeys(cookies))
+    return tuple(text for text in found if text)[:PRESENTED]
+
+
+def printable(text: str) -> str:
+    """*text* with its control characters escaped, line ends too."""
+    return text if text.isprintable() else text.translate(_CONTROLS)
+
+
+def _credentials(value: str) -> list[str]:
+    """What is secret in the value of a field of credentials."""
+    scheme, space, rest = value.partition(" ")
+    rest = rest.strip()
+    if not space or scheme.lower() not in _SCHEMES:
+        return [value]
+    if scheme.lower() == "aws4-hmac-sha256":
+        return _SIGNED.findall(rest)
+    if scheme.lower() != "basic":
+        return [rest]
+    try:
+        login = b64decode(rest, validate=True).decode("latin-1")
+    except ValueError:
+        return [rest]
+    return [rest, login, login.partition(":")[2]]
+
+
+_SIGNED = re.compile(r"(?:Credential|Signature)=([^,\s]+)")
+_SEPARATOR = re.compile("([?&;#])")
+
+
+def _is_secret(name: str) -> bool:
+    return name in _NAMES or name.endswith(_ENDINGS)
+
+
+def _is_argument(name: str) -> bool:
+    name = name.lower()
+    return name in _ARGUMENTS or name.endswith(_ARGUMENT_ENDINGS)
+
+
+Forms = tuple[tuple[str, int], ...]
+"""What to look for, and how far apart two places of it may be."""
+
+
+def _all_forms(secrets: Iterable[str]) -> Forms:
+    forms = dict.fromkeys(form for text in secrets if len(text) >= LEAST for form in _forms(text))
+    return tuple((form, _step(form)) for form in forms)
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """The ways in which *secret* may be written."""
+    texts = [secret]
+    with suppress(UnicodeError):  # fields are read as Latin-1, bodies as UTF-8
+        texts.append(secret.encode("latin-1").decode())
+    for text in texts:
+        yield text
+        raw = text.encode("utf-8", "surrogatepass")
+        for escaped in (quote(raw, safe=""), quote(raw), quote_plus(raw)):
+            yield escaped
+            yield re.sub("%..", lambda match: match.group().lower(), escaped)
+        # Errors are handed on as JSON within JSON.
+        once = {escaped for ascii_only in (True, False) for escaped in _escaped(text, ascii_only)}
+        yield from once
+        for escaped in once:
+            yield from (*_escaped(escaped, True), *_escaped(escaped, False))
+        for before in range(3):
+            # Wherever it stands within what was coded: less what its neighbours decide.
+            coded = b64encode(bytes(before) + raw)
+            start = (0, 2, 3)[before]
+            end = len(raw) + before
+            inner = coded[start : end * 8 // 6].decode()
+            if len(inner) >= LEAST:
+                yield inner
+                yield inner.replace("+", "-").replace("/", "_")
+
+
+def _escaped(text: str, ascii_only: bool) -> tuple[str, str]:
+    """*text* as it stands in a JSON string; some escape the slash too."""
+    escaped = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+    return escaped, escaped.replace("/", "\\/")
+
+
+def _step(form: str) -> int:
+    """How far behind one place of *form* the next may begin: they can overlap.
+
+    Of one that only repeats something short, overlaps are passed over: there is little to hide.
+    """
+    period = (form + form).find(form, 1)
+    return period if period * 2 > len(form) else len(form)
+
+
+def _find_all(text: str, form: str, step: int, spans: list[tuple[int, int]]) -> None:
+    at = text.find(form)
+    while at >= 0:
+        spans.append((at, at + len(form)))
+        at = text.find(form, at + step)
+
+
+def _without(text: str, spans: list[tuple[int, int]]) -> str:
+    """*text* with one :data:`REDACTED` for each run of *spans*."""
+    if not spans:
+        return text
+    pieces: list[str] = []
+    done = 0
+    spans.sort()
+    for start, end in spans:
+        if start >= done:
+            if start > done or not pieces:
+                pieces.append(text[done:start])
+                pieces.append(REDACTED)
+            done = end
+        else:
+            done = max(done, end)
+    pieces.append(text[done:])
+    return "".join(pieces)

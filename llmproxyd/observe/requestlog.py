@@ -7,13 +7,31 @@ query (Gemini's ``?key=`` stands there), and never a header value or a body.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import lru_cache
+from typing import TypeGuard
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from llmproxyd.model import Arrived, End, Event, FaultsChanged, Finished, WallClock
+from llmproxyd.model import (
+    Arrived,
+    BreakerChanged,
+    CredentialRested,
+    End,
+    Event,
+    FaultsChanged,
+    Finished,
+    Retrying,
+    WallClock,
+)
 from llmproxyd.observe.logs import json_line, json_time, text_time
 from llmproxyd.observe.output import Output
+
+Absorbed = Retrying | BreakerChanged | CredentialRested
+"""What tells of failures that a client may never see."""
+
+Line = Arrived | Finished | FaultsChanged | Absorbed
+"""Events that have a line here."""
 
 FLUSH = 0.05
 """Seconds that a line may wait for others."""
@@ -26,7 +44,7 @@ class RequestLog:
     """A subscriber of the sink.
 
     :param least: ``info`` writes every request, ``warn`` only those that the proxy answered
-        because something failed, ``error`` none.
+        because something failed and what it did about failures, ``error`` none.
     """
 
     def __init__(
@@ -42,7 +60,7 @@ class RequestLog:
         self._clock = clock
         self._wall = wall
         self._as_json = as_json
-        self._format: Callable[[Event, float], str] = json_event if as_json else self._text_event
+        self._format: Callable[[Line, float], str] = json_event if as_json else self._text_event
         self._least = least
         self._waiting: list[str] = []
         self._timer: IDelayedCall | None = None
@@ -72,23 +90,26 @@ class RequestLog:
         if waiting:
             self._output.write("".join(waiting))
 
-    def _wanted(self, event: Event) -> bool:
-        if self._least in ("debug", "info"):
+    def _wanted(self, event: Event) -> TypeGuard[Line]:
+        every = self._least in ("debug", "info")
+        if isinstance(event, Finished):
+            return every or (self._least == "warn" and event.code is not None)
+        if isinstance(event, Arrived):
+            return every and self._output.terminal and not self._as_json
+        if isinstance(event, FaultsChanged):
             watched = self._output.terminal and not self._as_json
-            if isinstance(event, FaultsChanged):
-                return not (watched and event.commanded)
-            return watched or isinstance(event, Finished)
-        failed = isinstance(event, Finished) and event.code is not None
-        return self._least == "warn" and failed
+            return every and not (watched and event.commanded)
+        return isinstance(event, Absorbed) and (every or self._least == "warn")
 
-    def _text_event(self, event: Event, wall: float) -> str:
+    def _text_event(self, event: Line, wall: float) -> str:
         return f"{text_time(wall)} {text_event(event, symbols=self._output.symbols)}\n"
 
 
-def text_event(event: Event, *, symbols: bool) -> str:
+def text_event(event: Line, *, symbols: bool) -> str:
     """*event* in a line for people."""
-    if isinstance(event, FaultsChanged):
-        return f"{'🔧 ' if symbols else ''}Mode: {event.words} ({event.cause})"
+    if not isinstance(event, (Finished, Arrived)):
+        sign, told = _told(event)
+        return f"{sign} {told}" if symbols else told
     way = _way(event.method, event.path, event.provider, event.upstream)
     if isinstance(event, Arrived):
         return f"{'📨 ' if symbols else ''}#{event.number} {way}"
@@ -103,6 +124,26 @@ def text_event(event: Event, *, symbols: bool) -> str:
     if event.code is not None:
         told += f" {event.code}" if event.detail is None else f" {event.code}: {event.detail}"
     return f"{told} [{event.request_id}]"
+
+
+def _told(event: FaultsChanged | Absorbed) -> tuple[str, str]:
+    """The symbol and the text of what is not the line of a request."""
+    if isinstance(event, FaultsChanged):
+        return "🔧", f"Mode: {event.words} ({event.cause})"
+    if isinstance(event, Retrying):
+        again = "trying again" if event.to == event.upstream else f"trying {event.to}"
+        which = f"({event.retry} of {event.of}) [{event.request_id}]"
+        return "🔁", f"{event.upstream} {event.failed}, {again} in {event.delay:.1f} s {which}"
+    if isinstance(event, BreakerChanged):
+        told = f"Breaker {event.name}: {event.before} -> {event.after}, {event.cause}"
+        told += f"; next probe in {_seconds(event.seconds)}" if event.seconds > 0 else ""
+        return "✅" if event.after == "closed" else "⚠️", told
+    rest = f"rests for {_seconds(event.seconds)} after a {event.status}"
+    return "🔑", f"{event.upstream}: key {event.which} {rest}; {event.left} left"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f}".removesuffix(".0") + " s"
 
 
 @lru_cache(maxsize=256)
@@ -120,11 +161,15 @@ def _sign(event: Finished) -> str:
     return "✅" if event.code is None and event.status < 400 else "⚠️"
 
 
-def json_event(event: Event, wall: float) -> str:
+def json_event(event: Line, wall: float) -> str:
     """*event* as a line of JSON."""
     members: dict[str, object] = {"ts": json_time(wall), "level": "info"}
-    if isinstance(event, FaultsChanged):
-        return json_line({**members, "event": "faults", "mode": event.words, "cause": event.cause})
+    if not isinstance(event, (Finished, Arrived)):
+        if isinstance(event, FaultsChanged):
+            members |= {"event": "faults", "mode": event.words, "cause": event.cause}
+        else:
+            members |= {"level": "warn", "event": _ABSORBED[type(event)], **asdict(event)}
+        return json_line(members)
     members |= {
         "event": "arrived" if isinstance(event, Arrived) else "request",
         "number": event.number,
@@ -147,3 +192,10 @@ def json_event(event: Event, wall: float) -> str:
         if event.code is not None:
             members["level"] = "warn"
     return json_line(members)
+
+
+_ABSORBED: dict[type[Absorbed], str] = {
+    Retrying: "retry",
+    BreakerChanged: "breaker",
+    CredentialRested: "credential_rested",
+}

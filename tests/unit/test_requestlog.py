@@ -9,7 +9,20 @@ from dataclasses import replace
 import pytest
 from twisted.internet.task import Clock
 
-from llmproxyd.model import Arrived, End, Event, FaultsChanged, Finished, Request
+from llmproxyd.model import (
+    Arrived,
+    Body,
+    BreakerChanged,
+    CredentialRested,
+    End,
+    ErrorNoted,
+    Event,
+    FaultsChanged,
+    Finished,
+    Recorded,
+    Request,
+    Retrying,
+)
 from llmproxyd.observe.logs import json_time, text_time
 from llmproxyd.observe.output import Output
 from llmproxyd.observe.requestlog import BATCH, FLUSH, RequestLog, json_event, text_event
@@ -36,6 +49,26 @@ FAILED = replace(FINISHED, status=502, code="upstream_unreachable", detail="conn
 GONE = replace(FINISHED, status=499, end=End.CLIENT_GONE, code="client_gone")
 COMMANDED = FaultsChanged("Rate limit exceeded (every request)", "by command", commanded=True)
 RAN_OUT = FaultsChanged("No error (pass through)", "its count is used up", commanded=False)
+RETRYING = Retrying(
+    number=7,
+    request_id="ab-7",
+    upstream="openai",
+    failed="overloaded (529)",
+    delay=4.0,
+    retry=2,
+    of=10,
+    to="openai",
+)
+ELSEWHERE = replace(RETRYING, to="anthropic-eu", delay=0.0)
+OPENED = BreakerChanged(
+    name="openai", before="closed", after="open", cause="5 failures in a row", seconds=60.0
+)
+CLOSED = BreakerChanged(name="openai", before="half-open", after="closed", cause="a probe succeeded")
+RESTED = CredentialRested(upstream="openai", which=2, status=429, seconds=30.0, left=1)
+NOTED = ErrorNoted(code="503", error_type="HTTPResponse", message="HTTP 503", wall=WALL)
+RECORDED = Recorded(
+    finished=FINISHED, request=Request(b"POST", b"/", ()), started=WALL, ended=WALL, body=Body()
+)
 
 
 class Counting(io.StringIO):
@@ -96,6 +129,12 @@ TEXTS: list[tuple[Event, str]] = [
         "upstream_protocol_error [ab-7]",
     ),
     (RAN_OUT, "Mode: No error (pass through) (its count is used up)"),
+    (RETRYING, "openai overloaded (529), trying again in 4.0 s (2 of 10) [ab-7]"),
+    (ELSEWHERE, "openai overloaded (529), trying anthropic-eu in 0.0 s (2 of 10) [ab-7]"),
+    (OPENED, "Breaker openai: closed -> open, 5 failures in a row; next probe in 60 s"),
+    (CLOSED, "Breaker openai: half-open -> closed, a probe succeeded"),
+    (RESTED, "openai: key 2 rests for 30 s after a 429; 1 left"),
+    (replace(RESTED, seconds=1.26), "openai: key 2 rests for 1.3 s after a 429; 1 left"),
 ]
 
 
@@ -112,6 +151,10 @@ SIGNS: list[tuple[Event, str]] = [
     (replace(FINISHED, status=404), "⚠️"),
     (GONE, "👋"),
     (RAN_OUT, "🔧"),
+    (RETRYING, "🔁"),
+    (OPENED, "⚠️"),
+    (CLOSED, "✅"),
+    (RESTED, "🔑"),
 ]
 
 
@@ -120,7 +163,9 @@ def test_symbol_tells_how_it_went(event: Event, sign: str) -> None:
     assert text_event(event, symbols=True) == f"{sign} {text_event(event, symbols=False)}"
 
 
-@pytest.mark.parametrize("event", [ARRIVED, FINISHED, INJECTED, FAILED, GONE, COMMANDED, RAN_OUT])
+@pytest.mark.parametrize(
+    "event", [ARRIVED, FINISHED, INJECTED, FAILED, GONE, COMMANDED, RAN_OUT, RETRYING, OPENED, RESTED]
+)
 def test_json_event_is_one_valid_line(event: Event) -> None:
     line = json_event(event, WALL)
     assert line.endswith("\n")
@@ -150,6 +195,46 @@ def test_json_of_a_request_holds_every_fact() -> None:
     }
     assert json.loads(json_event(INJECTED, WALL))["injected"] == "rate_limit"
     assert json.loads(json_event(INJECTED, WALL))["level"] == "info"
+
+
+JSONS: list[tuple[Event, dict[str, object]]] = [
+    (
+        RETRYING,
+        {
+            "event": "retry",
+            "number": 7,
+            "request_id": "ab-7",
+            "upstream": "openai",
+            "failed": "overloaded (529)",
+            "delay": 4.0,
+            "retry": 2,
+            "of": 10,
+            "to": "openai",
+        },
+    ),
+    (
+        OPENED,
+        {
+            "event": "breaker",
+            "name": "openai",
+            "before": "closed",
+            "after": "open",
+            "cause": "5 failures in a row",
+            "seconds": 60.0,
+        },
+    ),
+    (
+        RESTED,
+        {"event": "credential_rested", "upstream": "openai", "which": 2, "status": 429, "seconds": 30.0}
+        | {"left": 1},
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "members"), JSONS)
+def test_json_of_what_was_absorbed_is_a_warning(event: Event, members: dict[str, object]) -> None:
+    found = json.loads(json_event(event, WALL))
+    assert found == {"ts": "2027-01-15T08:00:00.123Z", "level": "warn", **members}
 
 
 @pytest.mark.parametrize("path", ['/a"b\\c', "/é\x85", "/x\x1b[2J", "/a b"])
@@ -212,14 +297,15 @@ def test_flush_writes_what_waits_and_stops_the_timer() -> None:
 
 # Which.
 
+ABSORBED = [RETRYING, OPENED, RESTED]
 WANTED = [
-    ("info", False, False, [FINISHED, INJECTED, FAILED, RAN_OUT, COMMANDED]),
-    ("debug", False, False, [FINISHED, INJECTED, FAILED, RAN_OUT, COMMANDED]),
-    ("info", True, False, [ARRIVED, FINISHED, INJECTED, FAILED, RAN_OUT]),
-    ("info", True, True, [FINISHED, INJECTED, FAILED, RAN_OUT, COMMANDED]),
-    ("info", False, True, [FINISHED, INJECTED, FAILED, RAN_OUT, COMMANDED]),
-    ("warn", False, False, [FAILED]),
-    ("warn", True, False, [FAILED]),
+    ("info", False, False, [FINISHED, INJECTED, FAILED, RAN_OUT, COMMANDED, *ABSORBED]),
+    ("debug", False, False, [FINISHED, INJECTED, FAILED, RAN_OUT, COMMANDED, *ABSORBED]),
+    ("info", True, False, [ARRIVED, FINISHED, INJECTED, FAILED, RAN_OUT, *ABSORBED]),
+    ("info", True, True, [FINISHED, INJECTED, FAILED, RAN_OUT, COMMANDED, *ABSORBED]),
+    ("info", False, True, [FINISHED, INJECTED, FAILED, RAN_OUT, COMMANDED, *ABSORBED]),
+    ("warn", False, False, [FAILED, *ABSORBED]),
+    ("warn", True, False, [FAILED, *ABSORBED]),
     ("error", True, False, []),
 ]
 
@@ -228,7 +314,7 @@ WANTED = [
 def test_what_is_written_at_each_level(
     least: str, terminal: bool, as_json: bool, wanted: list[Event]
 ) -> None:
-    for event in (ARRIVED, FINISHED, INJECTED, FAILED, RAN_OUT, COMMANDED):
+    for event in (ARRIVED, FINISHED, INJECTED, FAILED, RAN_OUT, COMMANDED, *ABSORBED, NOTED, RECORDED):
         log = Log(terminal=terminal, as_json=as_json, least=least)
         assert len(log.tell(event)) == (1 if event in wanted else 0), event
 
