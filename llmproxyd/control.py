@@ -20,13 +20,19 @@ from llmproxyd.faults.language import (
     Help,
     LanguageError,
     Quit,
+    ResetBreaker,
     SetFault,
+    ShowBreakers,
     Status,
+    TripBreaker,
     parse,
     shown,
 )
 from llmproxyd.faults.rules import Rule, Share
 from llmproxyd.model import Event, FaultsChanged
+from llmproxyd.resilience.breaker import Breaker, Snapshot
+from llmproxyd.resilience.breakers import Breakers
+from llmproxyd.units import format_duration
 
 RULE = "=" * 60
 
@@ -46,6 +52,7 @@ class Control:
     """The verbs.
 
     :param upstreams: the names that ``upstream=`` may have.
+    :param breakers: those that were needed so far.
     :param handled: how many requests were handled so far.
     :param quit: stops the daemon gracefully.
     :param draw_seed: makes a seed when a share is set and none was configured.
@@ -61,6 +68,7 @@ class Control:
         emit: Callable[[Event], None],
         monotonic: Callable[[], float],
         upstreams: Iterable[str],
+        breakers: Breakers,
         handled: Callable[[], int],
         quit: Callable[[], None],
         draw_seed: Callable[[], int],
@@ -72,6 +80,7 @@ class Control:
         self._emit = emit
         self._monotonic = monotonic
         self._upstreams = sorted(upstreams)
+        self._breakers = breakers
         self._handled = handled
         self._quit = quit
         self._draw_seed = draw_seed
@@ -90,8 +99,14 @@ class Control:
                 return self.set_fault(command.rule)
             if isinstance(command, ClearFault):
                 return self.clear_fault(command.note)
+            if isinstance(command, TripBreaker):
+                return self.trip_breaker(command.name)
+            if isinstance(command, ResetBreaker):
+                return self.reset_breaker(command.name)
         except LanguageError as error:
             return Answer(f"{error}\nNothing has changed. Type help for the commands.\n", ok=False)
+        if isinstance(command, ShowBreakers):
+            return self.show_breakers()
         if isinstance(command, Status):
             return self.status()
         if isinstance(command, Help):
@@ -128,6 +143,39 @@ class Control:
     def status(self) -> Answer:
         """The mode, the rules and the request count."""
         return self._shown([])
+
+    def show_breakers(self) -> Answer:
+        """Every breaker that has been needed so far, with its state."""
+        now = self._monotonic()
+        found = [one.snapshot(now) for one in self._breakers]
+        if not found:
+            return Answer("No breaker yet: none is configured, or no request has come to one.\n")
+        width = max(len(shown(one.name)) for one in found)
+        return Answer("".join(f"{shown(one.name):<{width}}  {_breaker_in_words(one)}\n" for one in found))
+
+    def trip_breaker(self, name: str) -> Answer:
+        """Open the breaker *name*.
+
+        :raises LanguageError: there is no such breaker.
+        """
+        breaker = self._breaker(name)
+        breaker.trip(self._monotonic())
+        return self.show_breakers()
+
+    def reset_breaker(self, name: str) -> Answer:
+        """Close the breaker *name*, and forget what it has counted.
+
+        :raises LanguageError: there is no such breaker.
+        """
+        self._breaker(name).reset(self._monotonic())
+        return self.show_breakers()
+
+    def _breaker(self, name: str) -> Breaker:
+        breaker = self._breakers.find(name)
+        if breaker is None:
+            known = ", ".join(shown(one.name) for one in self._breakers) or "none so far"
+            raise LanguageError(f'there is no breaker "{shown(name)}" (known: {known})')
+        return breaker
 
     def help(self) -> Answer:
         """The commands."""
@@ -198,6 +246,24 @@ class Control:
         self._emit(FaultsChanged(self.mode_in_words(), cause, commanded=False))
 
 
+def _breaker_in_words(one: Snapshot) -> str:
+    """``open, next probe in 12 s, opened 3 times``."""
+    parts: list[str] = [one.state]
+    if one.state == "open":
+        parts.append(
+            f"next probe in {format_duration(-int(-one.left // 1))}" if one.left else "a probe may pass"
+        )
+    elif one.state == "half-open":
+        parts.append(f"{one.probes} probe{'' if one.probes == 1 else 's'} under way")
+    elif one.window_calls is not None:
+        parts.append(f"{one.window_failures} of {one.window_calls} failed")
+    elif one.failures:
+        parts.append(f"{one.failures} failure{'' if one.failures == 1 else 's'} in a row")
+    if one.opened:
+        parts.append("opened once" if one.opened == 1 else f"opened {one.opened} times")
+    return ", ".join(parts)
+
+
 HELP = f"""\
 Commands:
   n              No error (pass through), until another command
@@ -209,6 +275,7 @@ Commands:
   u              Unknown server error (500, 503 or 529, as the provider does)
   error KIND     {", ".join(KINDS[:6])},
                  {", ".join(KINDS[6:])}
+  breaker        Show the circuit breakers; breaker trip NAME, breaker reset NAME
   status         Show the mode and the request count
   help           Show this
   q              Quit

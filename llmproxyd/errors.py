@@ -14,7 +14,7 @@ from typing import ClassVar
 class ProxyError(Exception):
     """Base of everything here.
 
-    :param code: stable, machine-readable (``upstream_timeout``); clients may depend on it.
+    :param code: stable, machine-readable (``headers_timeout``); clients may depend on it.
     :param message: one sentence for people; holds no secret and no message content.
     :ivar detail: the same for the log.
     """

@@ -122,6 +122,7 @@ class Finished:
     :param fault: the kind of the injected error, ``None`` when the answer is real.
     :param code: the code of an error of ours, ``None`` otherwise.
     :param detail: one clause on why the code was given, without secrets.
+    :param failed: the upstream is to blame: it could not be reached, broke off, was too slow.
     """
 
     number: int
@@ -137,6 +138,7 @@ class Finished:
     fault: str | None = None
     code: str | None = None
     detail: str | None = None
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

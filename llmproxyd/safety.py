@@ -10,18 +10,21 @@ from llmproxyd.pipeline.guard import is_local_name
 from llmproxyd.pipeline.policy import Upstream
 
 
-def exposure(listening: Listening, upstreams: Mapping[str, Upstream], *, meant: bool) -> list[str]:
+def exposure(
+    listening: Listening, upstreams: Mapping[str, Upstream], *, meant: bool, imported: bool = False
+) -> list[str]:
     """What to warn of when other machines can connect.
 
     :param meant: ``server.open``.
+    :param imported: the configuration is another program's, which never asked; a warning must do.
     :raises StartError: a stored key would be there for anyone on the network to spend.
     """
     if not listening.beyond_loopback:
         return []
-    keys = sorted(name for name, one in upstreams.items() if one.api_key is not None)
-    if keys and not meant:
+    keys = sorted(name for name, one in upstreams.items() if one.keyed)
+    if keys and not meant and not imported:
         raise StartError(
-            f"this configuration stores a key (upstreams.{keys[0]}.api_key) and listens beyond "
+            f"this configuration stores a key (upstreams.{keys[0]}) and listens beyond "
             "loopback, so anyone on the network could spend it; listen on 127.0.0.1, or set "
             "server.open: true if that is meant"
         )

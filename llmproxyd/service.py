@@ -12,6 +12,7 @@ import secrets
 import signal
 import time
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger, LogLevel
+from twisted.web.resource import Resource
 
 from llmproxyd import ready
+from llmproxyd.config.dump import dumped
 from llmproxyd.config.schema import Config, Server
 from llmproxyd.config.schema import Upstream as Settings
 from llmproxyd.control import Control
@@ -31,16 +35,21 @@ from llmproxyd.faults.rules import Share
 from llmproxyd.listen import Listening, StartError, listen
 from llmproxyd.observe.banner import Facts, Place, banner
 from llmproxyd.observe.output import Output
+from llmproxyd.observe.recording import Recording
 from llmproxyd.observe.requestlog import RequestLog
 from llmproxyd.observe.sink import Sink
+from llmproxyd.observe.targets import Targets
 from llmproxyd.pipeline.build import policy_of, router_of, upstreams_of
+from llmproxyd.pipeline.live import Live
 from llmproxyd.pipeline.policy import Upstream
 from llmproxyd.pipeline.run import Pipeline
 from llmproxyd.pipeline.upstream import PassThroughClient, Sender, client_for
 from llmproxyd.providers.base import Provider
 from llmproxyd.safety import exposure, refuse_loops
 from llmproxyd.sandbox.site import make_site
+from llmproxyd.site.detailed import Detailed
 from llmproxyd.site.health import Health
+from llmproxyd.site.logs import ErrorLogs
 from llmproxyd.site.proxy import ProxyResource
 from llmproxyd.site.root import PublicSite, Root
 from llmproxyd.units import format_duration
@@ -95,6 +104,9 @@ class Daemon(Service):
         self._reminder.clock = reactor
         self.wheel = Wheel(reactor)
         self.sink = Sink()
+        self.targets = Targets()
+        self.live = Live(reactor.seconds, self.sink.emit)
+        self.recording = Recording(config, reactor, time.time, reactor.callFromThread)
         self.engine = Engine(reactor.seconds, random.Random(), [rule.rule() for rule in config.faults.rules])
 
     # Start.
@@ -125,12 +137,15 @@ class Daemon(Service):
             wall=time.time,
             announcing=lambda: self.sink.announcing,
             prefix=secrets.token_hex(4),
+            live=self.live,
+            draw=random.random,
         )
         self.control = Control(
             self.engine,
             emit=self.sink.emit,
             monotonic=reactor.seconds,
             upstreams=upstreams,
+            breakers=self.live.breakers,
             handled=lambda: self.pipeline.handled,
             quit=self.quit,
             draw_seed=lambda: secrets.randbelow(10**6),
@@ -140,7 +155,8 @@ class Daemon(Service):
         )
         self._start_notes = self._start_mode()
         self.sink.subscribe(self._requests, arrivals=self._requests.announces)
-        root = Root(ProxyResource(self.pipeline), {b"/health": Health(self.state)})
+        self.sink.subscribe(self.targets, arrivals=False)
+        root = Root(ProxyResource(self.pipeline), self._local_pages())
         self._site = PublicSite(
             root,
             self.pipeline,
@@ -152,7 +168,7 @@ class Daemon(Service):
         self._listening = listen(reactor, config.listen, self._site)
         try:
             refuse_loops(self._listening, upstreams)
-            exposed = exposure(self._listening, upstreams, meant=config.server.open)
+            exposed = exposure(self._listening, upstreams, meant=config.server.open, imported=config.imported)
         except StartError:
             self._close_ports()
             raise
@@ -165,11 +181,21 @@ class Daemon(Service):
         super().startService()
         self._greet()
         self._reminder.start(REMIND, now=False)
+        self.recording.start(self.sink)
         # What is there now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
         if self._ready_file is not None:
             ready.announce(self._ready_file, self.listening.urls[0])
+
+    def _local_pages(self) -> dict[bytes, Resource]:
+        token = self.config.admin.token
+        in_thread = partial(deferToThreadPool, self.reactor, self.reactor.getThreadPool())
+        return {
+            b"/health": Health(self.state),
+            b"/health/detailed": Detailed(self.details, token),
+            b"/logs/errors": ErrorLogs(self.recording.summary, in_thread, token),
+        }
 
     def _clients(self, upstreams: Mapping[str, Upstream]) -> dict[str, PassThroughClient]:
         self._agents: list[ProxyAgent] = []
@@ -267,7 +293,7 @@ class Daemon(Service):
                 state_folder=str(config.state_folder),
                 source=None if config.source is None else str(config.source),
                 upstreams=[
-                    Place(name, one.provider.name, one.base_url, one.api_key is not None)
+                    Place(name, one.provider.name, one.base_url, one.keyed)
                     for name, one in sorted(self._upstreams.items())
                 ],
                 default=config.server.single_upstream or config.default_upstream,
@@ -296,8 +322,19 @@ class Daemon(Service):
             "mode": self.control.mode_in_words(),
             "requests": self.pipeline.handled,
             "upstreams": {
-                name: {"provider": one.provider.name} for name, one in sorted(self._upstreams.items())
+                name: {"provider": one.provider.name, "target_status": self.targets.status(name)}
+                for name, one in sorted(self._upstreams.items())
             },
+        }
+
+    def details(self) -> dict[str, object]:
+        """What ``/health/detailed`` tells beside that."""
+        return {
+            **self.state(),
+            **self.live.report(self._upstreams),
+            "active": len(self.pipeline.active),
+            "records": self.recording.state(),
+            "configuration": dumped(self.config),
         }
 
     def quit(self) -> None:
@@ -362,7 +399,8 @@ class Daemon(Service):
                 port.stopListening()
         # A peer that does not answer our goodbye does not hold us up.
         closing = DeferredList([agent.close() for agent in self._agents])
-        return closing.addTimeout(GOODBYE, self.reactor).addBoth(lambda _: None)
+        closing.addTimeout(GOODBYE, self.reactor).addBoth(lambda _: None)
+        return closing.addCallback(lambda _: self.recording.stop())
 
     def _close_ports(self) -> Deferred[Any]:
         ports = () if self._listening is None else self._listening.ports

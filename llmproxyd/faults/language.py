@@ -40,6 +40,25 @@ class ClearFault:
 
 
 @dataclass(frozen=True, slots=True)
+class ShowBreakers:
+    """Show the circuit breakers."""
+
+
+@dataclass(frozen=True, slots=True)
+class TripBreaker:
+    """Open the breaker *name*, so that its upstream is not asked for a while."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResetBreaker:
+    """Close the breaker *name*, and forget what it has counted."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Show the mode and the request count."""
 
@@ -54,7 +73,7 @@ class Quit:
     """Stop the daemon gracefully."""
 
 
-Command = SetFault | ClearFault | Status | Help | Quit
+Command = SetFault | ClearFault | ShowBreakers | TripBreaker | ResetBreaker | Status | Help | Quit
 
 SHORT: Mapping[str, FaultKind] = {
     "c": ErrorKind.CONTEXT_LENGTH,
@@ -63,7 +82,8 @@ SHORT: Mapping[str, FaultKind] = {
 }
 KINDS: tuple[str, ...] = tuple(kind.value for kind in ErrorKind)
 OPTIONS = ("retry_after", "after", "for", "upstream", "model", "path", "stream")
-COMMANDS = "n, c, r, u, error KIND, status, help, q"
+COMMANDS = "n, c, r, u, error KIND, breaker, status, help, q"
+BREAKER_HELP = "breaker, breaker trip NAME, breaker reset NAME"
 MODIFIER_HELP = (
     'nothing (once), a whole number ("3": that many), a share ("0.3", "30%") or "*" (every request)'
 )
@@ -100,11 +120,26 @@ def parse(text: str) -> Command:
         return _fault(*_error_kind(rest))
     if word in SHORT:
         return _fault(SHORT[word], rest)
+    if word == "breaker":
+        return _breaker(rest.split())
     if word not in _PLAIN:
         raise LanguageError(f"{_quoted(word)} is no command; accepted: {COMMANDS}")
     if rest.strip():
         raise LanguageError(f"{word} takes nothing after it, found {_quoted(rest.strip())}")
     return _PLAIN[word]
+
+
+def _breaker(words: list[str]) -> ShowBreakers | TripBreaker | ResetBreaker:
+    verb, *names = words or ["show"]
+    if verb.lower() == "show" and not names:
+        return ShowBreakers()
+    if verb.lower() in ("trip", "reset"):
+        if len(names) != 1:
+            raise LanguageError(f"breaker {verb.lower()} takes one name; accepted: {BREAKER_HELP}")
+        return TripBreaker(names[0]) if verb.lower() == "trip" else ResetBreaker(names[0])
+    raise LanguageError(
+        f"{_quoted(' '.join(words))} is nothing to do with a breaker; accepted: {BREAKER_HELP}"
+    )
 
 
 def parse_mode(text: str) -> SetFault | ClearFault:

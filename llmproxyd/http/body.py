@@ -8,6 +8,24 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.web.iweb import IBodyProducer
 
 
+class Kept(Protocol):
+    """A whole body at hand, to be sent as often as it takes.
+
+    :ivar length: bytes.
+    """
+
+    @property
+    def length(self) -> int: ...
+
+    def read(self, limit: int) -> bytes:
+        """Its first *limit* bytes."""
+        ...
+
+    def producer(self) -> IBodyProducer | None:
+        """What writes it to an upstream, a new one for each attempt; ``None`` for an empty one."""
+        ...
+
+
 class BodySource(Protocol):
     """The body of one request.
 
@@ -21,8 +39,12 @@ class BodySource(Protocol):
         """The body if it has at most *whole* bytes, else its first and last *end* bytes."""
         ...
 
+    def keep(self) -> Deferred[Kept]:
+        """Fires when all of it is at hand; it can be sent more than once then."""
+        ...
+
     def producer(self) -> IBodyProducer | None:
-        """What writes it to an upstream; ``None`` for an empty one."""
+        """What writes it to an upstream, once; ``None`` for an empty one."""
         ...
 
 
@@ -35,9 +57,17 @@ class _NoBody:
         """Nothing."""
         return succeed(b"")
 
+    def read(self, limit: int) -> bytes:
+        """Nothing."""
+        return b""
+
+    def keep(self) -> Deferred[Kept]:
+        """It is at hand."""
+        return succeed(self)
+
     def producer(self) -> None:
         """Nothing is sent."""
         return
 
 
-NO_BODY: BodySource = _NoBody()
+NO_BODY = _NoBody()

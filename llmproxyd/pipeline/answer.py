@@ -6,22 +6,26 @@ of the upstream's connection (``upstream``) and from a refusal of our own (``pro
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 
 from llmproxyd.errors import ProxyError, Refused
 from llmproxyd.faults.choose import Chosen
 from llmproxyd.faults.render import kind_at, render
-from llmproxyd.model import Reply, Response
+from llmproxyd.model import RawHeaders, Reply, Response
 from llmproxyd.pipeline.exchange import Exchange
-from llmproxyd.providers.base import ErrorSpec, Provider, StreamForm
+from llmproxyd.providers.base import JSON, ErrorSpec, Provider, StreamForm, encode
 
 
-def refuse(exchange: Exchange, error: ProxyError, wall: float, now: float) -> None:
+def refuse(exchange: Exchange, error: ProxyError, wall: float, now: float, more: RawHeaders = ()) -> None:
     """Answer with an error of the proxy itself, of whatever origin.
 
     The fields of a dialect's rehearsed errors (limits, the upstream's request id) are left out:
     nothing here may be taken for the provider's own.
+
+    :param more: further fields.
     """
     exchange.code, exchange.detail = error.code, error.detail
     dialect = exchange.dialect
@@ -30,7 +34,45 @@ def refuse(exchange: Exchange, error: ProxyError, wall: float, now: float) -> No
     headers = [pair for pair in reply.headers if pair[0] == b"content-type"]
     if isinstance(error, Refused):
         headers += error.headers
+    headers += more
     _send(exchange, Reply(error.status, headers, reply.body), error.origin, error.code, wall, now)
+
+
+def hard_stop(
+    exchange: Exchange, status: int, message: str, original: str | None, wall: float, now: float
+) -> None:
+    """Answer with what the operator wants users to be told of a failure that is final.
+
+    :param original: what the upstream said, to stand beneath it as ``original_response``.
+    """
+    exchange.code, exchange.detail = "hard_stop", message
+    dialect = exchange.dialect
+    spec = dialect.dialect.local(status, "hard_stop", message)
+    value = dialect.error_value(spec, exchange.error_context(wall))
+    if original is not None and isinstance(value, Mapping):
+        try:
+            beneath = json.loads(original)
+        except (ValueError, RecursionError):
+            beneath = original
+        value = {**value, "original_response": beneath}
+    reply = Reply(status, [(b"content-type", JSON)], encode(value))
+    _send(exchange, reply, "proxy", "hard_stop", wall, now)
+
+
+def list_models(exchange: Exchange, models: Sequence[str], wall: float, now: float) -> None:
+    """Answer with the configured list of models, in OpenAI's form, and say that it is one."""
+    listed = [{"id": name, "object": "model", "created": 0, "owned_by": "llmproxyd"} for name in models]
+    body = encode({"object": "list", "data": listed})
+    headers = [
+        (b"content-type", JSON),
+        (b"date", formatdate(wall, usegmt=True).encode()),
+        (b"x-llmproxyd-models", b"fallback"),
+        (b"x-llmproxyd-request-id", exchange.request_id.encode()),
+    ]
+    exchange.start(Response(200, b"OK", headers, len(body)))
+    if exchange.request.method != b"HEAD":
+        exchange.write(body, last=True)
+    exchange.finish(now)
 
 
 def inject(exchange: Exchange, chosen: Chosen, wall: float, now: float) -> None:

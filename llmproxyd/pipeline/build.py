@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from llmproxyd.config.schema import Config
 from llmproxyd.config.schema import Upstream as Settings
 from llmproxyd.pipeline import route
-from llmproxyd.pipeline.policy import Policy, Upstream
+from llmproxyd.pipeline.policy import Fallback, Policy, Upstream
 from llmproxyd.providers.base import Provider
+from llmproxyd.resilience.policy import Resilience
+from llmproxyd.transform.body import Transforms
 
 
 def upstreams_of(
@@ -25,17 +27,24 @@ def upstreams_of(
     found = {}
     for name, settings in named.items():
         base_url = settings.base_url if sandbox is None else f"{sandbox}/{settings.provider}"
+        resilience = config.resilience.get(settings.resilience, Resilience())
+        key = settings.api_key
         found[name] = Upstream(
             name=name,
             provider=providers[settings.provider],
             base_url=base_url,
-            timeouts=config.timeouts,
-            api_key=settings.api_key,
+            timeouts=resilience.timeouts.over(config.timeouts),
+            resilience=resilience,
+            keys=settings.api_keys if key is None else (key,),
             headers=[
                 (field.encode("latin-1"), value.reveal().encode("latin-1"))
                 for field, value in settings.headers.items()
             ],
             origins=frozenset(settings.allow.origins),
+            fallbacks=tuple(Fallback(upstream=one.upstream, models=one.models) for one in settings.fallbacks),
+            transforms=Transforms(settings.transform),
+            paths=tuple(path for one in settings.transform for path in one.paths),
+            models_fallback=settings.models_fallback,
         )
     return found
 
@@ -65,6 +74,7 @@ def router_of(
         default=config.default_upstream,
         routes=rules,
         single=config.server.single_upstream,
+        prefix=config.server.path_prefix.encode(),
     )
 
 
@@ -76,4 +86,6 @@ def policy_of(config: Config, router: route.Router[Upstream], *, guard: bool) ->
         error_headers=config.server.error_headers,
         fault_header=config.faults.header and config.operator.faults,
         guard_browsers=guard,
+        record_requests=config.logging.enabled,
+        record_errors=config.error_logging.enabled,
     )

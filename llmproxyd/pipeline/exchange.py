@@ -54,6 +54,16 @@ class Responder(Protocol):
         """There is no more producer."""
 
 
+class Record(Protocol):
+    """Keeps copies of what the client is sent."""
+
+    def head(self, response: Response) -> None:
+        """The head of the answer."""
+
+    def piece(self, data: bytes) -> None:
+        """A piece of its body."""
+
+
 class Exchange:
     """What is known and held of one request.
 
@@ -64,27 +74,35 @@ class Exchange:
     :ivar plan: what its head decides.
     :ivar work: stops what is done for the client, which has left.
     :ivar give_up: breaks off a body on its way, visibly, for the reason given.
+    :ivar upstream: name of the upstream that answered, where it is not the route's own.
+    :ivar failed: the upstream is to blame for how it ended.
+    :ivar closing: called once when it ends, before the final event.
+    :ivar record: keeps what passes, where somebody wants a record of it.
     """
 
     __slots__ = (
         "_ended",
         "arrived",
         "body",
+        "closing",
         "code",
         "committed",
         "detail",
+        "failed",
         "fault",
         "give_up",
         "model",
         "number",
         "plan",
         "policy",
+        "record",
         "request",
         "request_id",
         "responder",
         "sent",
         "status",
         "streaming",
+        "upstream",
         "work",
     )
 
@@ -113,6 +131,10 @@ class Exchange:
         self.fault: Chosen | None = None
         self.work: Callable[[], None] | None = None
         self.give_up: Callable[[ProxyError], None] | None = None
+        self.upstream: str | None = None
+        self.closing: Callable[[End], None] | None = None
+        self.record: Record | None = None
+        self.failed = False
         self.committed = False
         self.status = 0
         self.sent = 0
@@ -146,12 +168,16 @@ class Exchange:
         assert self.responder is not None
         self.committed = True
         self.status = response.status
+        if self.record is not None:
+            self.record.head(response)
         self.responder.start(response)
 
     def write(self, data: bytes, *, last: bool = False) -> None:
         """Send a piece of the body to the client."""
         assert self.responder is not None
         self.sent += len(data)
+        if self.record is not None:
+            self.record.piece(data)
         self.responder.write(data, last=last)
 
     def finish(self, now: float) -> None:
@@ -202,6 +228,9 @@ class Exchange:
         self.work = self.give_up = self.responder = None
         if ended is None:
             return
+        closing, self.closing = self.closing, None
+        if closing is not None:
+            closing(end)
         plan, fault = self.plan, self.fault
         route = None if plan is None else plan.route
         ended(
@@ -212,7 +241,7 @@ class Exchange:
                 "-" if plan is None else plan.method,
                 "-" if plan is None else plan.path,
                 "-" if plan is None else plan.dialect.name,
-                "-" if route is None else route.upstream.name,
+                self.upstream or ("-" if route is None else route.upstream.name),
                 self.status,
                 now - self.arrived,
                 self.sent,
@@ -220,5 +249,6 @@ class Exchange:
                 None if fault is None else str(fault.rule.kind),
                 self.code,
                 self.detail,
+                self.failed,
             ),
         )

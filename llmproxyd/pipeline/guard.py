@@ -20,7 +20,7 @@ def check_browser(request: Request, upstream: Upstream) -> None:
 
     :raises Refused: 403 ``host_not_allowed`` or ``origin_not_allowed``.
     """
-    if upstream.api_key is None:
+    if not upstream.keyed:
         return
     host = host_name(request).decode("latin-1")
     if not is_local_name(host):

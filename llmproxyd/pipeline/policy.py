@@ -6,14 +6,39 @@ What moves (pools, counters, faults) lives elsewhere, by name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from llmproxyd.model import RawHeaders
 from llmproxyd.pipeline.route import Router
 from llmproxyd.providers.base import Provider
 from llmproxyd.redaction import Secret
+from llmproxyd.resilience.policy import Resilience
 from llmproxyd.resilience.timeouts import Timeouts
+from llmproxyd.resilience.verdict import Verdicts
+from llmproxyd.transform.body import Transforms
+from llmproxyd.transform.rules import PathRewrite
+
+CREDENTIAL_FIELDS = frozenset({b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key"})
+"""Where clients put a provider's key; all are replaced by a stored one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fallback:
+    """Where a request goes when its own upstream cannot serve it.
+
+    :param upstream: its name.
+    :param models: names of models there, by their names here; ``*`` stands for any other.
+    """
+
+    upstream: str
+    models: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def model(self, asked: str | None) -> str | None:
+        """What *asked* is called there; ``None`` where its name stays."""
+        return None if asked is None else self.models.get(asked, self.models.get("*"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,24 +46,57 @@ class Upstream:
     """A named place to send to.
 
     :param base_url: origin plus optional path, without a trailing slash.
-    :param api_key: replaces the client's credential, in the provider's way.
+    :param keys: replace the client's credential, in the provider's way; the next is taken when
+        one is refused.
     :param headers: set on each request, in place of the client's of the same name.
     :param origins: web pages (``Origin`` values) that may use the stored key.
+    :param paths: rewrites of paths; the first that matches holds.
+    :param models_fallback: models that are listed where the upstream has no list.
+    :ivar keyed: a credential is stored.
+    :ivar absorbs: failure is absorbed here: its requests go the longer way.
+    :ivar names_models: it matters which model a request asks for.
+    :ivar holds: answers are looked at before they are committed to.
     """
 
     name: str
     provider: Provider
     base_url: str
     timeouts: Timeouts = Timeouts()
-    api_key: Secret | None = None
+    resilience: Resilience = Resilience()
+    keys: tuple[Secret, ...] = ()
     headers: RawHeaders = field(default=(), repr=False)
     origins: frozenset[str] = frozenset()
+    fallbacks: tuple[Fallback, ...] = ()
+    transforms: Transforms = field(default_factory=lambda: Transforms(()))
+    paths: tuple[PathRewrite, ...] = ()
+    models_fallback: tuple[str, ...] = ()
     base: bytes = field(init=False)
+    origin: bytes = field(init=False)
     host: bytes = field(init=False)
+    keyed: bool = field(init=False)
+    absorbs: bool = field(init=False)
+    names_models: bool = field(init=False)
+    holds: bool = field(init=False)
+    verdicts: Verdicts = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "base", self.base_url.encode())
-        object.__setattr__(self, "host", urlsplit(self.base_url).netloc.encode())
+        parts = urlsplit(self.base_url)
+        known = self.resilience
+        timeouts = self.timeouts
+        holds = known.holds or bool(self.fallbacks or len(self.keys) > 1 or self.models_fallback)
+        timed = timeouts.total is not None or timeouts.first_content is not None
+        credentials = any(name.lower() in CREDENTIAL_FIELDS for name, _ in self.headers)
+        for name, value in {
+            "base": self.base_url.encode(),
+            "origin": f"{parts.scheme}://{parts.netloc}".encode(),
+            "host": parts.netloc.encode(),
+            "keyed": bool(self.keys) or credentials,
+            "holds": holds,
+            "absorbs": holds or timed or known.breaker.enabled or known.stream_keepalive is not None,
+            "names_models": bool(self.fallbacks) or "model" in known.breaker.key,
+            "verdicts": Verdicts(known.recategorize, known.hard_stop),
+        }.items():
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +107,8 @@ class Policy:
     :param error_headers: whether answers of ours say so in ``x-llmproxyd-error`` and ``-code``.
     :param fault_header: whether a request may ask for its own fault.
     :param guard_browsers: refuse foreign ``Host`` and unlisted ``Origin`` where a key is stored.
+    :param record_requests: every request goes on record whole.
+    :param record_errors: every failure goes on record.
     """
 
     router: Router[Upstream]
@@ -56,3 +116,5 @@ class Policy:
     error_headers: bool = True
     fault_header: bool = False
     guard_browsers: bool = True
+    record_requests: bool = False
+    record_errors: bool = False

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from llmproxyd.errors import ProxyError, Retryable, UpstreamError
 from llmproxyd.http.framing import Framing, Tracker, tracker
 from llmproxyd.http.headers import first, relayed
+from llmproxyd.inspection.content import StreamWatch
 from llmproxyd.model import End, RawHeaders, Response, WallClock
 from llmproxyd.pipeline.answer import stream_error
 from llmproxyd.pipeline.exchange import Exchange
@@ -29,6 +30,9 @@ from llmproxyd.wire.head import BadRequest
 from llmproxyd.wire.response import DONE, WireResponse
 from llmproxyd.wire.wheel import Timer, Wheel
 
+KEEPALIVE = b": keep-alive\n\n"
+"""A comment in a stream of server-sent events: every client skips it."""
+
 
 @implementer(IProtocol, IPushProducer)
 class Relay:
@@ -36,36 +40,50 @@ class Relay:
 
     :param idle: seconds without a piece after which the upstream is given up; time in which
         the client does not read does not count.
+    :param keepalive: seconds of silence after which the client of a stream is sent a comment.
     """
 
     __slots__ = (
         "_error",
         "_exchange",
+        "_first",
         "_form",
         "_idle",
+        "_keepalive",
+        "_quiet",
         "_timer",
         "_tracker",
         "_wall",
+        "_watch",
         "_wheel",
         "transport",
     )
 
-    def __init__(self, exchange: Exchange, wheel: Wheel, wall: WallClock, idle: float) -> None:
+    def __init__(
+        self, exchange: Exchange, wheel: Wheel, wall: WallClock, idle: float, keepalive: float | None = None
+    ) -> None:
         self._exchange = exchange
         self._wheel = wheel
         self._wall = wall
         self._idle = idle
+        self._keepalive = keepalive
         self._timer: Timer | None = None
+        self._quiet: Timer | None = None
+        self._first: Timer | None = None
+        self._watch: StreamWatch | None = None
         self._error: UpstreamError | None = None
         self._form: StreamForm | None = None
         self._tracker: Tracker | None = None
         self.transport: WireResponse | None = None
 
-    def begin(self, response: Response) -> None:
-        """Commit: the upstream's head goes to the client, less what belongs to the connection."""
+    def begin(self, response: Response, more: RawHeaders = ()) -> None:
+        """Commit: the upstream's head goes to the client, less what belongs to the connection.
+
+        :param more: fields of ours, in place of the upstream's of the same names (lower case).
+        """
         exchange = self._exchange
         headers = response.headers
-        form = self._form = _form_of(exchange, headers)
+        form = self._form = _writable(exchange, headers)
         if form is not None:
             self._tracker = tracker(form.framing)
         # Nothing is said of a length where none is: HEAD may be answered without it.
@@ -75,8 +93,26 @@ class Relay:
         if response.status == 204:
             # It could only be wrong (RFC 9110 §8.6), and would be misread by some.
             fields = [pair for pair in fields if pair[0].lower() != b"content-length"]
+        if more:
+            ours = {name for name, _ in more}
+            fields = [pair for pair in fields if pair[0].lower() not in ours] + list(more)
         status, reason, version = response.status, response.reason, response.version
         exchange.start(Response(status, reason, fields, length, version, told=True))
+
+    def expect_content(self, watch: StreamWatch, granted: float, left: float) -> None:
+        """Give the upstream up unless the stream's first content comes in time.
+
+        :param granted: seconds in all (``timeouts.first_content``).
+        :param left: seconds of them that are left.
+        """
+
+        def expire() -> None:
+            self._first = None
+            self._error = first_content_timeout(granted)
+            self._abandon()
+
+        self._watch = watch
+        self._first = self._wheel.start(max(left, 0), expire)
 
     def connectionMade(self) -> None:
         """See :meth:`makeConnection`, which leaves nothing to do here."""
@@ -95,6 +131,8 @@ class Relay:
             exchange.give_up = self._give_up
             exchange.responder.feed_from(self)
             self._timer = self._wheel.start(self._idle, self._stalled)
+            if self._keepalive is not None and self._form is not None and self._form.framing is Framing.SSE:
+                self._quiet = self._wheel.start(self._keepalive, self._silent)
 
     def dataReceived(self, data: bytes) -> None:
         """A piece of the body."""
@@ -105,11 +143,15 @@ class Relay:
             self._timer.restart(self._idle)
         if self._tracker is not None:
             self._tracker.feed(data)
+        if self._watch is not None and (self._watch.feed(data) is not None or self._watch.blind):
+            self._content_came()
+        if self._quiet is not None and self._keepalive is not None:
+            self._quiet.restart(self._keepalive)
         exchange.write(data, last=transport is not None and transport.complete)
 
     def connectionLost(self, reason: Failure) -> None:
         """The body is over, or broke off."""
-        self._stop_timer()
+        self._stop_timers()
         self.transport = None
         exchange = self._exchange
         if exchange.done:
@@ -119,7 +161,7 @@ class Relay:
         if reason is DONE and self._error is None:
             exchange.finish(self._wheel.seconds())
             return
-        error = self._error or _broken_off(reason)
+        error = self._error or broken_off(reason)
         self._break_off(error, End.IDLE if self._error else End.TRUNCATED)
 
     def _give_up(self, error: ProxyError) -> None:
@@ -139,20 +181,37 @@ class Relay:
             )
             if event is not None:
                 exchange.write(_placed(event, self._form, self._tracker))
+        exchange.failed = isinstance(error, UpstreamError)
         exchange.cut(end, error.code, error.message, self._wheel.seconds())
+
+    def _silent(self) -> None:
+        """Tell the client that the stream is still there, where a comment can stand."""
+        assert self._keepalive is not None
+        self._quiet = self._wheel.start(self._keepalive, self._silent)
+        responder = self._exchange.responder
+        if responder is None or self._timer is None or not responder.chunked:
+            return
+        if self._tracker is not None and self._tracker.at_boundary:
+            self._exchange.write(KEEPALIVE)
+
+    def _content_came(self) -> None:
+        self._watch = None
+        timer, self._first = self._first, None
+        if timer is not None:
+            timer.cancel()
 
     def _stalled(self) -> None:
         self._timer = None
         self._error = Retryable(
             504,
-            "upstream_timeout",
+            "idle_timeout",
             f"The upstream sent nothing for {format_duration(self._idle)} (timeouts.idle).",
         )
         self._abandon()
 
     def _abandon(self) -> None:
         """Close the upstream's connection; :meth:`connectionLost` follows."""
-        self._stop_timer()
+        self._stop_timers()
         if self.transport is not None:
             abort(self.transport)
 
@@ -160,6 +219,14 @@ class Relay:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
+
+    def _stop_timers(self) -> None:
+        self._stop_timer()
+        if self._first is not None:
+            self._content_came()
+        quiet, self._quiet = self._quiet, None
+        if quiet is not None:
+            quiet.cancel()
 
     # The client's side calls these, at its pace.
 
@@ -180,16 +247,31 @@ class Relay:
         """The client is gone; :meth:`Exchange.client_gone` does what follows."""
 
 
-def _form_of(exchange: Exchange, headers: RawHeaders) -> StreamForm | None:
-    """The form of an answer if it is a stream in which an event of ours could be read."""
+def form_of(exchange: Exchange, headers: RawHeaders) -> StreamForm | None:
+    """The form of an answer if it is a stream."""
     route = exchange.route
     if route is None or route.endpoint is None or not route.endpoint.forms:
         return None
-    form = route.endpoint.form_of(first(headers, b"content-type") or b"")
+    return route.endpoint.form_of(first(headers, b"content-type") or b"")
+
+
+def _writable(exchange: Exchange, headers: RawHeaders) -> StreamForm | None:
+    """The form of an answer if it is a stream in which an event of ours could be read."""
+    form = form_of(exchange, headers)
     return None if form is None or first(headers, b"content-encoding") else form
 
 
-def _broken_off(reason: Failure) -> ProxyError:
+def first_content_timeout(granted: float) -> Retryable:
+    """A stream that began and said nothing."""
+    return Retryable(
+        504,
+        "first_content_timeout",
+        f"The upstream's stream had no content within {format_duration(granted)} (timeouts.first_content).",
+    )
+
+
+def broken_off(reason: Failure) -> ProxyError:
+    """What became of a body that ended too soon."""
     if isinstance(reason.value, BadAnswer | BadRequest | BodyTooLarge):
         error = explain(reason)
         assert isinstance(error, ProxyError)

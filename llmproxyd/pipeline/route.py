@@ -1,6 +1,7 @@
 """Which upstream, which dialect, which target: from the head of a request.
 
-In order: ``/to/NAME/…``, the configured routes, the single upstream, detection.
+The configured prefix of all paths comes off first.  Then, in order: ``/to/NAME/…``, the
+configured routes, the single upstream, detection.
 """
 
 from __future__ import annotations
@@ -71,10 +72,10 @@ class Rule:
     header: tuple[bytes, bytes | None] | None = None
     strip: bool = False
 
-    def matches(self, request: Request) -> bool:
-        """Whether *request* goes this way."""
+    def matches(self, request: Request, target: bytes) -> bool:
+        """Whether *request*, of which *target* is left, goes this way."""
         if self.path_prefix is not None:
-            return _under(request.path, self.path_prefix)
+            return _under(target.partition(b"?")[0], self.path_prefix)
         if self.host is not None:
             return host_name(request) == self.host.lower()
         assert self.header is not None
@@ -89,6 +90,7 @@ class Router(Generic[D]):
     :param upstreams: by name.
     :param providers: all known providers by name.
     :param single: name of the upstream that takes everything, if any.
+    :param prefix: begins every path that is served, and goes no further.
     """
 
     def __init__(
@@ -99,8 +101,10 @@ class Router(Generic[D]):
         default: str,
         routes: Sequence[Rule] = (),
         single: str | None = None,
+        prefix: bytes = b"",
         by_key: bool = True,
     ) -> None:
+        self._prefix = prefix.rstrip(b"/")
         self.upstreams = upstreams
         self._providers = providers
         self._default = upstreams[default]
@@ -111,7 +115,8 @@ class Router(Generic[D]):
     def route(self, request: Request) -> Route[D]:
         """The way of *request*.
 
-        :raises Refused: 404, when a name is unknown or nothing serves what was recognised.
+        :raises Refused: 404, when the path is none that is served, a name is unknown or nothing
+            serves what was recognised.
         """
         facts = facts_of(request)
         chosen, target = self._selected(request)
@@ -134,6 +139,15 @@ class Router(Generic[D]):
     def _selected(self, request: Request) -> tuple[D | None, bytes]:
         """The upstream that the request or the configuration names, and the target left."""
         target = request.target
+        prefix = self._prefix
+        if prefix:
+            if not _under(request.path, prefix):
+                shown = prefix.decode("latin-1")
+                raise Refused(
+                    404, "path_unknown", f"All paths here begin with {shown}/ (server.path_prefix)."
+                )
+            target = target[len(prefix) :]
+            target = target if target.startswith(b"/") else b"/" + target
         if target.startswith(TO):
             path, mark, query = target[len(TO) :].partition(b"?")
             name, _, rest = path.partition(b"/")
@@ -143,7 +157,7 @@ class Router(Generic[D]):
                 raise Refused(404, "upstream_unknown", f"There is no such upstream. Known: {known}.")
             return upstream, b"/" + rest + mark + query
         for rule in self._routes:
-            if rule.matches(request):
+            if rule.matches(request, target):
                 if rule.strip and rule.path_prefix is not None:
                     target = target[len(rule.path_prefix.rstrip(b"/")) :]
                     target = target if target.startswith(b"/") else b"/" + target

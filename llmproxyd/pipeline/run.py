@@ -1,9 +1,10 @@
 """The way of one request, read from top to bottom.
 
-route → guard → inject? → upstream → relay → one ``Finished`` event
+route → guard → inject? → transform → attempts → upstream → relay → one ``Finished`` event
 
-Each step is a call into a module that knows nothing of the others.  The first attempt runs
-on callbacks; nothing here waits.
+Each step is a call into a module that knows nothing of the others.  Where an upstream's policy
+absorbs nothing, the one attempt is made right here; otherwise
+:class:`~llmproxyd.pipeline.attempts.Attempts` make them.
 """
 
 from __future__ import annotations
@@ -13,21 +14,26 @@ from collections.abc import Callable
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.iweb import IBodyProducer
 
-from llmproxyd.errors import ClientGone, ProxyError, Refused
+from llmproxyd.errors import ClientGone, ProxyError, Refused, UpstreamError
 from llmproxyd.faults.choose import Chosen, Engine
 from llmproxyd.faults.language import LanguageError, parse_field
 from llmproxyd.faults.rules import Subject
-from llmproxyd.http.body import NO_BODY, BodySource
+from llmproxyd.http.body import NO_BODY, BodySource, Kept
 from llmproxyd.http.headers import first
 from llmproxyd.inspection.request import END, WHOLE, asked
 from llmproxyd.model import Arrived, End, Event, Finished, Request, WallClock
 from llmproxyd.pipeline import answer
+from llmproxyd.pipeline.attempts import Attempts, Means
 from llmproxyd.pipeline.exchange import Exchange, Responder
+from llmproxyd.pipeline.live import Live
 from llmproxyd.pipeline.plan import Plan, no_plan, plan_of
 from llmproxyd.pipeline.policy import Policy, Upstream
+from llmproxyd.pipeline.record import Record, broken
 from llmproxyd.pipeline.relay import Relay
 from llmproxyd.pipeline.route import Route
+from llmproxyd.pipeline.target import transformed
 from llmproxyd.pipeline.upstream import Sender, body_too_large, explain, head_of
 from llmproxyd.providers.base import EndpointKind, Streams
 from llmproxyd.wire.agent import WireResponse, abort
@@ -45,6 +51,8 @@ class Pipeline:
     :param emit: takes events.
     :param announcing: whether anybody wants to know of arrivals.
     :param prefix: makes request ids unique over restarts.
+    :param live: what moves at upstreams that absorb failure.
+    :param draw: a number in [0, 1), for jitter.
     """
 
     log = Logger()
@@ -59,6 +67,8 @@ class Pipeline:
         wheel: Wheel,
         wall: WallClock,
         prefix: str,
+        live: Live,
+        draw: Callable[[], float] = lambda: 0.5,
         announcing: Callable[[], bool] = lambda: True,
     ) -> None:
         self.policy = policy
@@ -73,6 +83,7 @@ class Pipeline:
         self._prefix = prefix
         self._announcing = announcing
         self._idle: list[Deferred[None]] = []
+        self._means = Means(sender, live, wheel, wall, draw, emit, self._failed)
 
     def forward(self, request: Request, body: BodySource, responder: Responder) -> Exchange:
         """Take *request* all its way; its end is told by the exchange's one final event."""
@@ -145,6 +156,9 @@ class Pipeline:
             self._now(),
             self._finished,
         )
+        policy = exchange.policy
+        if policy.record_requests or policy.record_errors:
+            exchange.record = Record(self._wall(), whole=policy.record_requests)
         self.active.add(exchange)
         return exchange
 
@@ -154,13 +168,15 @@ class Pipeline:
             raise body_too_large(exchange.policy.max_body)
 
     def _look(self, exchange: Exchange, plan: Plan) -> Deferred[None] | None:
-        """Learn what an active rule asks of the body; ``None`` when nothing need be read."""
+        """Learn what an active rule or a policy asks of the body; ``None`` when nothing need be read."""
         route = plan.route
         assert route is not None
-        if not self.engine.active or route.kind is not EndpointKind.INFERENCE:
-            return None
-        exchange.model, exchange.streaming = plan.model, plan.streaming
-        if not self.engine.reads_body:
+        injecting = self.engine.active and route.kind is EndpointKind.INFERENCE
+        if injecting or route.upstream.absorbs:
+            exchange.model, exchange.streaming = plan.model, plan.streaming
+        if not (injecting and self.engine.reads_body) and not (
+            route.upstream.names_models and route.kind is EndpointKind.INFERENCE
+        ):
             return None
 
         def read(excerpt: bytes) -> None:
@@ -178,10 +194,37 @@ class Pipeline:
         if chosen is not None:
             answer.inject(exchange, chosen, self._wall(), self._now())
             return
+        route = exchange.route
+        assert route is not None
+        if route.upstream.absorbs or self._must_be_whole(exchange, route):
+            keeping = exchange.body.keep()
+            exchange.work = keeping.cancel
+            keeping.addCallback(self._kept, exchange)
+            keeping.addErrback(self._failed, exchange)
+        else:
+            self._send(exchange, exchange.body.producer())
+
+    def _must_be_whole(self, exchange: Exchange, route: Route[Upstream]) -> bool:
+        """Whether the body must be at hand before the request is sent on; else it flows."""
+        recording = exchange.policy.record_requests
+        return recording or route.upstream.transforms.concerns(route.operation)
+
+    def _kept(self, body: Kept, exchange: Exchange) -> None:
+        route, record = exchange.route, exchange.record
+        assert route is not None
+        if isinstance(record, Record):
+            record.request_body(body)
+        if route.upstream.absorbs:
+            Attempts(exchange, body, self._means).begin()
+        else:
+            self._send(exchange, transformed(route.upstream, exchange, body).producer())
+
+    def _send(self, exchange: Exchange, body: IBodyProducer | None) -> None:
+        """The one attempt, where nothing is absorbed."""
         plan = exchange.plan
         assert plan is not None
         assert plan.outgoing is not None
-        sending = self._sender.send(plan.outgoing, exchange.body.producer(), exchange.inform)
+        sending = self._sender.send(plan.outgoing, body, exchange.inform)
         exchange.work = sending.cancel
         sending.addCallbacks(self._answered, self._failed, (exchange,), {}, (exchange,), {})
 
@@ -240,6 +283,7 @@ class Pipeline:
             if not isinstance(failure.value, CancelledError | ClientGone | ProxyError):
                 self.log.failure("request {id} failed after its end", failure, id=exchange.request_id)
         elif isinstance(failure.value, ProxyError) and not exchange.committed:
+            exchange.failed = isinstance(failure.value, UpstreamError)
             self._refuse(exchange, failure.value)
         else:
             self._broken(exchange, failure)
@@ -251,6 +295,10 @@ class Pipeline:
         """A fault of our own: told to the log whole, to the client in a word."""
         self.log.failure("request {id} failed within the proxy", failure, id=exchange.request_id)
         error = Refused(500, "internal_error", "The proxy failed; its log has the details.")
+        if exchange.policy.record_errors and isinstance(exchange.record, Record):
+            exchange.record.noted()
+            trace = failure.getTraceback()
+            self._emit(broken(exchange, error, trace, self._wall(), self._now()))
         if not exchange.committed:
             try:
                 if exchange.plan is None:
@@ -278,10 +326,22 @@ class Pipeline:
     def _finished(self, exchange: Exchange, event: Finished) -> None:
         self.active.discard(exchange)
         self._emit(event)
+        record = exchange.record
+        if isinstance(record, Record):
+            self._on_record(exchange, record, event)
         if not self.active:
             waiting, self._idle = self._idle, []
             for one in waiting:
                 one.callback(None)
+
+    def _on_record(self, exchange: Exchange, record: Record, event: Finished) -> None:
+        exchange.record = None
+        failure = record.failure(exchange, event) if exchange.policy.record_errors else None
+        if failure is not None:
+            self._emit(failure)
+        recorded = record.recorded(exchange, event)
+        if recorded is not None:
+            self._emit(recorded)
 
 
 def _streams(route: Route[Upstream], stream: bool | None) -> bool:

@@ -25,7 +25,9 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from llmproxyd.errors import ClientGone, Final, ProxyError, Refused, Retryable, UpstreamError
 from llmproxyd.http.headers import for_upstream
 from llmproxyd.model import Request, Response
-from llmproxyd.pipeline.policy import Upstream
+from llmproxyd.pipeline.policy import CREDENTIAL_FIELDS, Upstream
+from llmproxyd.redaction import Secret
+from llmproxyd.transform.paths import rewrite
 from llmproxyd.units import format_duration
 from llmproxyd.wire.agent import (
     BadAnswer,
@@ -40,8 +42,8 @@ from llmproxyd.wire.body import BodyTooLarge
 from llmproxyd.wire.head import BadRequest
 from llmproxyd.wire.wheel import Timer, Wheel
 
-CREDENTIAL_FIELDS = frozenset({b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key"})
-"""Where clients put a provider's key; all are replaced by a stored one."""
+READABLE = (b"gzip", b"deflate", b"identity", b"x-gzip")
+"""Codings in which an answer can be read here."""
 
 
 class PassThroughClient(HTTPClient):
@@ -95,23 +97,41 @@ class Outgoing(NamedTuple):
     headers: WireHeaders
 
 
-def outgoing(upstream: Upstream, request: Request, target: bytes) -> Outgoing:
+def outgoing(upstream: Upstream, request: Request, target: bytes, key: Secret | None = None) -> Outgoing:
     """*request* as *upstream* is to have it, under *target*.
 
-    The client's end-to-end fields, and the stored key in place of its own.
+    The client's end-to-end fields, and a stored key in place of its own.
+
+    :param key: the one to use, where the upstream has several.
     """
+    if key is None and upstream.keys:
+        key = upstream.keys[0]
     replaced = {name.lower() for name, _ in upstream.headers}
-    if upstream.api_key is not None:
+    if key is not None:
         replaced |= CREDENTIAL_FIELDS
     fields = for_upstream(request.headers, upstream.host)
     if replaced:
         fields = [pair for pair in fields if pair[0].lower() not in replaced]
+    if upstream.holds:
+        fields = [_readable(pair) if pair[0].lower() == b"accept-encoding" else pair for pair in fields]
     fields += [pair for pair in upstream.headers if pair[0].lower() != b"host"]
-    if upstream.api_key is not None:
+    if key is not None:
         place = upstream.provider.credential
-        fields.append((place.header, place.prefix + upstream.api_key.reveal().encode()))
-    url = upstream.base + _without_key(upstream, target)
-    return Outgoing(upstream, request.method, url, WireHeaders(fields))
+        fields.append((place.header, place.prefix + key.reveal().encode()))
+        target = _without_key(target)
+    rewritten = rewrite(upstream.paths, target) if upstream.paths else None
+    base = upstream.base
+    if rewritten is not None:
+        target = rewritten.target
+        base = upstream.origin if rewritten.root else base
+    return Outgoing(upstream, request.method, base + target, WireHeaders(fields))
+
+
+def _readable(field: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """``Accept-Encoding`` less what could not be read before the answer is committed to."""
+    wanted = [one.strip() for one in field[1].split(b",")]
+    kept = [one for one in wanted if one.partition(b";")[0].strip().lower() in READABLE]
+    return field if len(kept) == len(wanted) else (field[0], b", ".join(kept) or b"identity")
 
 
 class Sender:
@@ -165,7 +185,7 @@ class _Attempt:
         if self._late:
             raise Retryable(
                 504,
-                "upstream_timeout",
+                "headers_timeout",
                 "The upstream did not begin its answer within "
                 f"{format_duration(self._granted)} (timeouts.headers).",
             )
@@ -183,9 +203,9 @@ class _Attempt:
             timer.cancel()
 
 
-def _without_key(upstream: Upstream, target: bytes) -> bytes:
-    """*target* without a client's ``key=``, where a stored key takes its place (Gemini)."""
-    if upstream.api_key is None or b"key=" not in target:
+def _without_key(target: bytes) -> bytes:
+    """*target* without a client's ``key=``, whose place a stored key takes (Gemini)."""
+    if b"key=" not in target:
         return target
     path, _, query = target.partition(b"?")
     kept = b"&".join(part for part in query.split(b"&") if not part.startswith(b"key="))
@@ -225,13 +245,13 @@ def explain(failure: Failure) -> ProxyError | ClientGone:
     if isinstance(value, ConnectTimeout):
         return Retryable(
             504,
-            "upstream_timeout",
+            "connect_timeout",
             f"No connection to the upstream within {format_duration(value.granted)} (timeouts.connect).",
         )
     if isinstance(value, PoolTimeout):
         return Retryable(
             504,
-            "upstream_timeout",
+            "pool_timeout",
             f"None of the {value.limit} connections to the upstream came free within "
             f"{format_duration(value.granted)} (pool.max_connections).",
         )
@@ -242,7 +262,7 @@ def explain(failure: Failure) -> ProxyError | ClientGone:
     if isinstance(value, BadAnswer):
         return Retryable(502, "upstream_protocol_error", f"The upstream's answer is not valid HTTP: {value}.")
     if isinstance(value, neterror.TimeoutError | DeferredTimeout):
-        return Retryable(504, "upstream_timeout", "The connection to the upstream timed out.")
+        return Retryable(504, "connect_timeout", "The connection to the upstream timed out.")
     if isinstance(value, neterror.DNSLookupError):
         return Retryable(502, "upstream_unreachable", "The upstream's host name does not resolve.")
     if isinstance(value, neterror.ConnectError | neterror.ConnectingCancelledError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tempfile import SpooledTemporaryFile
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IConsumer, IReactorTime
@@ -72,6 +72,68 @@ class BytesBody:
 
     def resumeProducing(self) -> None:
         """Nothing is under way."""
+
+
+class KeptBytes:
+    """A whole body in memory, to be sent as often as it takes: a :class:`~llmproxyd.http.body.Kept`.
+
+    :param chunked: it came without a length, and is sent on so.
+    """
+
+    __slots__ = ("_chunked", "data")
+
+    def __init__(self, data: bytes, *, chunked: bool = False) -> None:
+        self.data = data
+        self._chunked = chunked
+
+    @property
+    def length(self) -> int:
+        """Bytes."""
+        return len(self.data)
+
+    def read(self, limit: int) -> bytes:
+        """Its first *limit* bytes."""
+        return self.data[:limit]
+
+    def producer(self) -> IBodyProducer | None:
+        """A new one."""
+        return BytesBody(self.data, chunked=self._chunked) if self.data else None
+
+
+class KeptFile:
+    """A whole body in a file, to be sent as often as it takes, one after the other."""
+
+    __slots__ = ("_clock", "_file", "length")
+
+    def __init__(self, file: IO[bytes], length: int, clock: IReactorTime) -> None:
+        self._file = file
+        self._clock = clock
+        self.length = length
+
+    def read(self, limit: int) -> bytes:
+        """Its first *limit* bytes."""
+        self._file.seek(0)
+        return self._file.read(limit)
+
+    def producer(self) -> IBodyProducer | None:
+        """A new one."""
+        return _from_file(_Unclosed(self._file), self._clock)
+
+
+class _Unclosed:
+    """A file that its reader does not close when it has read it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        file.seek(0)
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+    def close(self) -> None:
+        """It may be read again."""
+
+
+def _from_file(file: Any, clock: IReactorTime) -> IBodyProducer:
+    cooperator = Cooperator(scheduler=lambda step: clock.callLater(0, step))
+    return FileBodyProducer(file, cooperator=cooperator, readSize=PIECE)
 
 
 class IncomingBody:
@@ -219,6 +281,14 @@ class IncomingBody:
             return succeed(data)
         return self.spool().addCallback(lambda _: self._ends(whole, end))
 
+    def keep(self) -> Deferred[Any]:
+        """See :class:`~llmproxyd.http.body.BodySource`."""
+        if self._ended and self._file is None and self._error is None:
+            data = b"".join(self._pieces)
+            self._pieces = [data]
+            return succeed(KeptBytes(data, chunked=self.length is None))
+        return self.spool().addCallback(lambda _: self._kept())
+
     def producer(self) -> IBodyProducer | None:
         """See :class:`~llmproxyd.http.body.BodySource`."""
         if self._error is not None:
@@ -229,8 +299,7 @@ class IncomingBody:
                 data = self.file.read()
                 self._file.close()
                 return BytesBody(data, chunked=self.length is None)
-            cooperator = Cooperator(scheduler=lambda step: self._clock.callLater(0, step))
-            return FileBodyProducer(self.file, cooperator=cooperator, readSize=PIECE)
+            return _from_file(self.file, self._clock)
         if self._ended:
             if not self.received:
                 return None
@@ -276,6 +345,11 @@ class IncomingBody:
     def _not_spooled(self, _: object) -> None:
         self._spooled = None
         self.throw_away()
+
+    def _kept(self) -> KeptBytes | KeptFile:
+        if self.received <= IN_MEMORY:
+            return KeptBytes(self.file.read(), chunked=self.length is None)
+        return KeptFile(self.file, self.received, self._clock)
 
     def _ends(self, whole: int, end: int) -> bytes:
         file = self.file

@@ -313,9 +313,9 @@ async def test_a_client_that_gets_chunks_sees_a_clean_end_of_the_connection(
 async def test_silence_between_two_events(bench: Bench, upstream: FakeUpstream) -> None:
     got, (_, finished) = await broken(bench, upstream, request(CHAT), CUT, Stall(), timeouts={"idle": 0.15})
     error = told(got.body.removeprefix(ONE))["error"]
-    assert error["code"] == "upstream_timeout"
+    assert error["code"] == "idle_timeout"
     assert "timeouts.idle" in error["message"]
-    assert (finished.end, finished.code) == (End.IDLE, "upstream_timeout")
+    assert (finished.end, finished.code) == (End.IDLE, "idle_timeout")
 
 
 @pytest_twisted.ensureDeferred

@@ -193,7 +193,7 @@ async def test_a_handshake_that_does_not_end(bench: Bench, upstream: FakeUpstrea
     """It is part of connecting."""
     client = await bench.client(bench.proxy(timeouts={"connect": 0.2}, **to(upstream)))
     got = await client.ask(request(CHAT))
-    assert (got.status, got.json["error"]["code"]) == (504, "upstream_timeout")
+    assert (got.status, got.json["error"]["code"]) == (504, "connect_timeout")
     assert "timeouts.connect" in got.json["error"]["message"]
     assert upstream.connections
     await until(lambda: not upstream.open, "the connection to be given up")
@@ -212,7 +212,7 @@ async def test_silence_within_a_stream(bench: Bench, secure: Secure, certificate
     await client.has(ONE)
     upstream.connections[0].transport.pauseProducing()
     await client.closed()
-    assert b"upstream_timeout" in client.received
+    assert b"connect_timeout" in client.received
     assert proxy.finished[0].end is End.IDLE
 
 

@@ -14,6 +14,8 @@ from llmproxyd.faults.language import OPTIONS
 from llmproxyd.faults.rules import Always, Rule, Share, Subject
 from llmproxyd.model import FaultsChanged
 from llmproxyd.providers.base import EndpointKind, ErrorKind
+from llmproxyd.resilience.breaker import BreakerPolicy
+from llmproxyd.resilience.breakers import Breakers
 
 CHAT = Subject(EndpointKind.INFERENCE, "openai", "/v1/chat/completions")
 LINE = "=" * 60
@@ -31,8 +33,10 @@ class Desk:
         self.stopped = 0
         self.seeds = iter(range(7, 100))
         self.engine = Engine(lambda: self.now, Random(1), rules)
+        self.breakers = Breakers(lambda event: None)
         self.control = Control(
             self.engine,
+            breakers=self.breakers,
             emit=self.events.append,
             monotonic=lambda: self.now,
             upstreams=["openai", "anthropic", "my-vllm"],
@@ -305,7 +309,20 @@ def test_status_changes_nothing() -> None:
 
 def test_help_names_every_command_kind_and_option() -> None:
     text = Desk().run("help").text
-    for word in ("n ", "c 4", "c 30%", "c *", "r ", "u ", "error KIND", "status", "help", "q ", *ErrorKind):
+    for word in (
+        "n ",
+        "c 4",
+        "c 30%",
+        "c *",
+        "r ",
+        "u ",
+        "error KIND",
+        "breaker",
+        "status",
+        "help",
+        "q ",
+        *ErrorKind,
+    ):
         assert word in text
     for option in OPTIONS:
         assert f"{option}=" in text
@@ -323,3 +340,51 @@ def test_quit_stops_the_daemon() -> None:
     desk = Desk()
     assert desk.run("q") == Answer("Stopping.\n")
     assert desk.stopped == 1
+
+
+def test_breakers_are_shown_in_a_few_words() -> None:
+    desk = Desk()
+    assert desk.run("breaker").text.startswith("No breaker yet")
+    policy = BreakerPolicy(enabled=True, failure_threshold=2, recovery_timeout=30)
+    one = desk.breakers.of(policy, "openai", None)
+    desk.breakers.of(BreakerPolicy(enabled=True, window=60), "my-vllm", None)
+
+    def shown() -> list[str]:
+        return [line.split(None, 1)[1] for line in desk.run("breaker show").text.splitlines()]
+
+    def fail() -> None:
+        permit = one.admit(desk.now)
+        assert not isinstance(permit, float)
+        permit.failed(desk.now)
+
+    assert shown() == ["closed, 0 of 0 failed", "closed"]
+    fail()
+    assert shown()[1] == "closed, 1 failure in a row"
+    fail()
+    assert shown()[1] == "open, next probe in 30s, opened once"
+    desk.now += 29.5
+    assert shown()[1] == "open, next probe in 1s, opened once"
+    desk.now += 1
+    assert shown()[1] == "open, a probe may pass, opened once"
+    one.admit(desk.now)
+    assert shown()[1] == "half-open, 1 probe under way, opened once"
+
+
+def test_a_breaker_is_tripped_and_reset() -> None:
+    desk = Desk()
+    desk.breakers.of(BreakerPolicy(enabled=True), "openai", None)
+    assert "open, next probe in 1m" in desk.run("breaker trip openai").text
+    assert desk.run("breaker reset openai").text == "openai  closed, opened once\n"
+
+
+@pytest.mark.parametrize(
+    "line", ["breaker trip", "breaker trip openia", "breaker reset a b", "breaker melt x"]
+)
+def test_a_breaker_that_is_not_there_changes_nothing(line: str) -> None:
+    desk = Desk()
+    desk.breakers.of(BreakerPolicy(enabled=True), "openai", None)
+    before = desk.run("breaker").text
+    answer = desk.run(line)
+    assert not answer.ok
+    assert "Nothing has changed" in answer.text
+    assert desk.run("breaker").text == before

@@ -15,7 +15,7 @@ KEYED = Upstream(
     name="mine",
     provider=PROVIDER,
     base_url="https://api.example",
-    api_key=Secret("sk-secret"),
+    keys=(Secret("sk-secret"),),
     origins=frozenset({"http://localhost:3000"}),
 )
 KEYLESS = Upstream(name="mine", provider=PROVIDER, base_url="https://api.example")

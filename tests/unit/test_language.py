@@ -205,9 +205,9 @@ def test_faults_hit_inference_alone() -> None:
 # What is refused, and what is then said.
 
 REFUSED = [
-    ("", "accepted: n, c, r, u, error KIND, status, help, q"),
+    ("", "accepted: n, c, r, u, error KIND, breaker, status, help, q"),
     ("   ", "accepted: n, c"),
-    ("x", '"x" is no command; accepted: n, c, r, u, error KIND, status, help, q'),
+    ("x", '"x" is no command; accepted: n, c, r, u, error KIND, breaker, status, help, q'),
     ("cc", "is no command; accepted"),
     ("3", '"3" is no command; accepted'),
     ("*", "is no command; accepted"),

@@ -38,7 +38,7 @@ def request(line: str, *fields: tuple[bytes, bytes], memo: Memo | None = None) -
 
 
 CHAT = "POST /v1/chat/completions"
-KEYED = {"openai": {"api_key": Secret("sk-stored")}}
+KEYED = {"openai": {"keys": (Secret("sk-stored"),)}}
 BROWSER = (b"Origin", b"https://evil.example")
 
 

@@ -13,6 +13,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from llmproxyd.faults.choose import Engine
 from llmproxyd.model import End, Event, Finished, Request, Response
+from llmproxyd.pipeline.live import Live
 from llmproxyd.pipeline.policy import Policy, Upstream
 from llmproxyd.pipeline.route import Router
 from llmproxyd.pipeline.run import Pipeline
@@ -63,6 +64,9 @@ class Empty:
     def excerpt(self, whole: int, end: int) -> Deferred[bytes]:
         raise AssertionError("nobody asks for it")
 
+    def keep(self) -> Deferred[Any]:
+        raise AssertionError("nobody asks for it")
+
     def producer(self) -> None:
         return None
 
@@ -93,6 +97,7 @@ def run(**changed: Any) -> tuple[Pipeline, Client, list[Event]]:
         wheel=Wheel(Clock()),
         wall=lambda: 0.0,
         prefix="t",
+        live=Live(lambda: 0.0, events.append),
     )
     return pipeline, Client(), events
 

@@ -1,0 +1,81 @@
+"""The time that a whole request has, all its attempts and the waits between them included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmproxyd.errors import Retryable
+from llmproxyd.http.headers import first
+from llmproxyd.pipeline.exchange import Exchange
+from llmproxyd.units import format_duration
+from llmproxyd.wire.wheel import Timer, Wheel
+
+PATIENCE = b"x-stainless-read-timeout"
+"""The field in which the official SDKs tell how many seconds they wait for an answer."""
+
+TOTAL = "timeouts.total"
+
+
+class Deadline:
+    """What ends a request that takes too long.
+
+    An SDK's patience bounds the time to the commit alone: a stream that runs may take hours.
+
+    :param total: seconds from its arrival, ``None`` for no limit.
+    :param expired: is told once, with the error that this is.
+    """
+
+    __slots__ = ("_arrived", "_expired", "_granted", "_name", "_timer", "_total", "_wheel")
+
+    def __init__(
+        self, exchange: Exchange, total: float | None, wheel: Wheel, expired: Callable[[Retryable], None]
+    ) -> None:
+        self._arrived = exchange.arrived
+        self._total = total
+        self._wheel = wheel
+        self._expired = expired
+        self._granted: float | None = None
+        self._name = ""
+        self._timer: Timer | None = None
+        patience = _patience(exchange)
+        if patience is not None and (total is None or patience < total):
+            self._grant(patience, PATIENCE.decode())
+        else:
+            self._grant(total, TOTAL)
+
+    def left(self, now: float) -> float | None:
+        """Seconds until it, ``None`` if there is none."""
+        return None if self._granted is None else self._arrived + self._granted - now
+
+    def committed(self) -> None:
+        """The answer is on its way: from now on the total alone counts."""
+        if self._granted != self._total:
+            self.cancel()
+            self._grant(self._total, TOTAL)
+
+    def _grant(self, seconds: float | None, name: str) -> None:
+        self._granted, self._name = seconds, name
+        left = self.left(self._wheel.seconds())
+        if left is not None:
+            self._timer = self._wheel.start(max(left, 0), self._expire)
+
+    def cancel(self) -> None:
+        """The request is over."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _expire(self) -> None:
+        self._timer = None
+        granted = format_duration(self._granted or 0)
+        message = f"The request was not done within {granted} ({self._name})."
+        self._expired(Retryable(504, "total_timeout", message))
+
+
+def _patience(exchange: Exchange) -> float | None:
+    text = first(exchange.request.headers, PATIENCE)
+    try:
+        seconds = 0.0 if text is None else float(text)
+    except ValueError:
+        return None
+    return seconds if 0 < seconds < 10**6 else None

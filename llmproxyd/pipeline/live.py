@@ -1,0 +1,63 @@
+"""What moves while policies stand still: breakers, budgets, keys at rest; by upstream.
+
+It lives outside of the policies, so that a reload keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from llmproxyd.model import BreakerChanged
+from llmproxyd.pipeline.policy import Upstream
+from llmproxyd.redaction import Secret
+from llmproxyd.resilience.breaker import Breaker
+from llmproxyd.resilience.breakers import Breakers
+from llmproxyd.resilience.budget import Budget, BudgetPolicy
+from llmproxyd.resilience.credentials import Ring
+
+
+class Live:
+    """The moving parts of all upstreams.
+
+    :param now: monotonic seconds.
+    :param changed: is told of every breaker that opens or closes.
+    """
+
+    def __init__(self, now: Callable[[], float], changed: Callable[[BreakerChanged], None]) -> None:
+        self._now = now
+        self.breakers = Breakers(changed)
+        self._budgets: dict[str, tuple[BudgetPolicy, Budget]] = {}
+        self._rings: dict[str, tuple[tuple[Secret, ...], Ring]] = {}
+
+    def breaker(self, upstream: Upstream, model: str | None) -> Breaker | None:
+        """The breaker before *upstream*, if it has one."""
+        policy = upstream.resilience.breaker
+        return self.breakers.of(policy, upstream.name, model) if policy.enabled else None
+
+    def budget(self, upstream: Upstream) -> Budget:
+        """What *upstream* may get beyond its requests."""
+        policy = upstream.resilience.retry.budget
+        known = self._budgets.get(upstream.name)
+        if known is None or known[0] != policy:
+            known = self._budgets[upstream.name] = policy, Budget(policy, self._now())
+        return known[1]
+
+    def ring(self, upstream: Upstream) -> Ring | None:
+        """The keys of *upstream*, if it has several."""
+        if len(upstream.keys) < 2:
+            return None
+        known = self._rings.get(upstream.name)
+        if known is None or known[0] != upstream.keys:
+            known = self._rings[upstream.name] = upstream.keys, Ring(upstream.keys)
+        return known[1]
+
+    def report(self, upstreams: Mapping[str, Upstream]) -> dict[str, object]:
+        """How all of it stands, for people."""
+        now = self._now()
+        retrying = {name: one for name, one in upstreams.items() if one.resilience.retry.max_retries}
+        rings = {name: self.ring(one) for name, one in upstreams.items()}
+        return {
+            "breakers": [one.snapshot(now).told() for one in self.breakers],
+            "budgets": {name: self.budget(one).state(now) for name, one in retrying.items()},
+            "credentials": {name: ring.state(now) for name, ring in rings.items() if ring is not None},
+        }

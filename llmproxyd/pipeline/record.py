@@ -1,0 +1,195 @@
+"""What is kept of one request for the logs, while it passes.
+
+Copies only, and bounded: a record can neither delay nor change a byte.  Nothing is redacted
+here; the logs do that before anything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from llmproxyd.errors import ProxyError
+from llmproxyd.http.body import Kept
+from llmproxyd.http.headers import first
+from llmproxyd.model import (
+    AttemptMade,
+    Body,
+    ErrorNoted,
+    Finished,
+    RawHeaders,
+    Recorded,
+    Response,
+)
+from llmproxyd.pipeline.exchange import Exchange
+from llmproxyd.redaction import presented
+
+WHOLE = 1024 * 1024
+"""Bytes of a body that are kept for the request log."""
+
+EXCERPT = 64 * 1024
+"""Bytes of a failed answer that are kept for the error log."""
+
+
+class Keep:
+    """Keeps the first *limit* bytes of a body, and counts the rest."""
+
+    __slots__ = ("_left", "_pieces", "length")
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+        self._pieces: list[bytes] = []
+        self.length = 0
+
+    def add(self, data: bytes) -> None:
+        """The next piece."""
+        self.length += len(data)
+        if self._left > 0:
+            self._pieces.append(data[: self._left])
+            self._left -= len(data)
+
+    def body(self) -> Body:
+        """What there is."""
+        return Body(data=b"".join(self._pieces), cut=self._left < 0, length=self.length)
+
+
+class Record:
+    """The record of one request.
+
+    :param wall: when it arrived, seconds since the epoch.
+    :param whole: it is for the request log too, so everything is kept; else failed answers alone.
+    """
+
+    __slots__ = ("_keep", "_noted", "_request", "_response", "_whole", "attempts", "started")
+
+    def __init__(self, wall: float, *, whole: bool) -> None:
+        self.started = wall
+        self._whole = whole
+        self._request = Body()
+        self._response: Response | None = None
+        self._keep: Keep | None = None
+        self._noted = False
+        self.attempts: list[AttemptMade] = []
+
+    def request_body(self, kept: Kept) -> None:
+        """The body of the request, which is at hand."""
+        if self._whole:
+            data = kept.read(WHOLE)
+            self._request = Body(data=data, cut=kept.length > WHOLE, length=kept.length)
+
+    def head(self, response: Response) -> None:
+        """The head of the answer to the client."""
+        self._response = response
+        if self._whole:
+            self._keep = Keep(WHOLE)
+        elif response.status >= 400:
+            self._keep = Keep(EXCERPT)
+
+    def piece(self, data: bytes) -> None:
+        """A piece of its body."""
+        if self._keep is not None:
+            self._keep.add(data)
+
+    def noted(self) -> None:
+        """The failure that the client will see is on record already."""
+        self._noted = True
+
+    def failure(self, exchange: Exchange, finished: Finished) -> ErrorNoted | None:
+        """What the error log is to know of the end, if it does not yet."""
+        response = self._response
+        status = finished.status
+        failed = finished.code is not None or status >= 400
+        if self._noted or finished.fault is not None or not failed or finished.code == "client_gone":
+            return None
+        local = finished.code is not None
+        return ErrorNoted(
+            code=finished.code or str(status),
+            error_type=_error_type(finished),
+            message=finished.detail or f"HTTP {status}",
+            wall=self.started + finished.duration,
+            request_id=finished.request_id,
+            status=status or None,
+            url=url_of(exchange),
+            headers=() if response is None or local else response.headers,
+            body=None if self._keep is None else self._keep.body(),
+            context=context_of(exchange),
+            request_headers=exchange.request.headers,
+            attempt=None if not finished.failed else 1,
+            elapsed=finished.duration,
+            secrets=secrets_of(exchange),
+        )
+
+    def recorded(self, exchange: Exchange, finished: Finished) -> Recorded | None:
+        """All of it, for the request log."""
+        if not self._whole:
+            return None
+        response = self._response
+        headers: RawHeaders = () if response is None else response.headers
+        route = exchange.route
+        endpoint = None if route is None else route.endpoint
+        form = None if endpoint is None else endpoint.form_of(first(headers, b"content-type") or b"")
+        return Recorded(
+            finished=finished,
+            request=exchange.request,
+            started=self.started,
+            ended=self.started + finished.duration,
+            body=self._request,
+            attempts=tuple(self.attempts),
+            response=response,
+            response_body=None if self._keep is None else self._keep.body(),
+            form=None if form is None else form.name,
+            coding=first(headers, b"content-encoding"),
+            secrets=secrets_of(exchange),
+        )
+
+
+def url_of(exchange: Exchange) -> str | None:
+    """Where *exchange* was to go, whole."""
+    plan = exchange.plan
+    if plan is None or plan.outgoing is None:
+        return None
+    return plan.outgoing.url.decode("latin-1")
+
+
+def context_of(exchange: Exchange) -> Mapping[str, object]:
+    """What is known of the request of *exchange*, in texts and numbers."""
+    plan, route = exchange.plan, exchange.route
+    return {
+        "request_type": "unknown" if route is None else route.operation,
+        "method": "-" if plan is None else plan.method,
+        "path": "-" if plan is None else plan.path,
+        "provider": "-" if plan is None else plan.dialect.name,
+        "upstream": exchange.upstream or ("-" if route is None else route.upstream.name),
+        "model": exchange.model,
+        "client": exchange.request.peer,
+    }
+
+
+def secrets_of(exchange: Exchange) -> tuple[str, ...]:
+    """The credentials that the client of *exchange* presented."""
+    return presented(exchange.request.headers, exchange.request.query)
+
+
+def broken(exchange: Exchange, error: ProxyError, trace: str, wall: float, now: float) -> ErrorNoted:
+    """A fault of our own, for the error log."""
+    return ErrorNoted(
+        code=error.code,
+        error_type="InternalError",
+        message=error.message,
+        wall=wall,
+        request_id=exchange.request_id,
+        status=error.status,
+        url=url_of(exchange),
+        context=context_of(exchange),
+        request_headers=exchange.request.headers,
+        elapsed=now - exchange.arrived,
+        trace=trace,
+        secrets=secrets_of(exchange),
+    )
+
+
+def _error_type(finished: Finished) -> str:
+    if finished.code is None:
+        return "HTTPResponse"
+    if finished.code == "circuit_open":
+        return "CircuitBreaker"
+    return "UpstreamError" if finished.failed else "Refused"
