@@ -293,7 +293,7 @@ class Daemon(Service):
                 state_folder=str(config.state_folder),
                 source=None if config.source is None else str(config.source),
                 upstreams=[
-                    Place(name, one.provider.name, one.base_url, one.keyed)
+                    Place(name, one.provider.name, one.base_url, one.keyed, absorbs(one))
                     for name, one in sorted(self._upstreams.items())
                 ],
                 default=config.server.single_upstream or config.default_upstream,
@@ -316,7 +316,10 @@ class Daemon(Service):
 
     def state(self) -> dict[str, object]:
         """What ``/health`` tells beside its status."""
+        single = self.config.server.single_upstream
+        target = {} if single is None else {"target": self._upstreams[single].base_url}
         return {
+            **target,
             "version": version("llmproxyd"),
             "uptime": round(self.reactor.seconds() - self._started, 1),
             "mode": self.control.mode_in_words(),
@@ -331,7 +334,7 @@ class Daemon(Service):
         """What ``/health/detailed`` tells beside that."""
         return {
             **self.state(),
-            **self.live.report(self._upstreams),
+            **self.live.report(),
             "active": len(self.pipeline.active),
             "records": self.recording.state(),
             "configuration": dumped(self.config),
@@ -405,6 +408,21 @@ class Daemon(Service):
     def _close_ports(self) -> Deferred[Any]:
         ports = () if self._listening is None else self._listening.ports
         return DeferredList([maybeDeferred(port.stopListening) for port in ports])
+
+
+def absorbs(upstream: Upstream) -> tuple[str, ...]:
+    """What is done about the failures of *upstream*, for people."""
+    policy = upstream.resilience
+    told = []
+    if count := policy.retry.max_retries:
+        told.append("1 retry" if count == 1 else f"{count} retries")
+    if policy.breaker.enabled:
+        told.append("breaker")
+    if len(upstream.keys) > 1:
+        told.append(f"{len(upstream.keys)} keys")
+    if upstream.fallbacks:
+        told.append("else " + ", ".join(one.upstream for one in upstream.fallbacks))
+    return tuple(told)
 
 
 def limits_of(server: Server) -> Limits:

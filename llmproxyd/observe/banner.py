@@ -26,12 +26,14 @@ class Place:
     """An upstream, as far as it is shown.
 
     :param keyed: a key for it is stored.
+    :param absorbs: what is done about its failures, in a few words.
     """
 
     name: str
     provider: str
     base_url: str
     keyed: bool
+    absorbs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +87,23 @@ def banner(facts: Facts) -> str:
     timeouts = facts.timeouts
     lines.append(
         f"Timeouts: connect {format_duration(timeouts.connect)}, headers "
-        f"{format_duration(timeouts.headers)}, idle {format_duration(timeouts.idle)}; retries: none"
+        f"{format_duration(timeouts.headers)}, idle {format_duration(timeouts.idle)}{_retries(facts)}"
     )
     lines += facts.notes
     for warning in facts.warnings:
         lines.append(f"{'⚠️  ' if facts.symbols else ''}WARNING: {warning}")
     lines.append(rule)
     return "\n".join(lines) + "\n"
+
+
+def _retries(facts: Facts) -> str:
+    """That there are none; where there are, each upstream says so itself."""
+    if not any(place.absorbs for place in facts.upstreams):
+        return "; retries: none"
+    if facts.sandbox:
+        told = facts.upstreams[0].absorbs
+        return "; " + ", ".join(told) if told else ""
+    return ""
 
 
 def _exports(facts: Facts) -> list[str]:
@@ -120,6 +132,7 @@ def _upstreams(facts: Facts) -> list[str]:
             notes.append(f"speaks {place.provider}")
         if place.keyed:
             notes.append("with a stored key")
+        notes += place.absorbs
         suffix = f"  ({', '.join(notes)})" if notes else ""
         lines.append(f"  {place.name:<{width}}  {place.base_url}{suffix}")
     return [*lines, ""]

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from llmproxyd.config.schema import ErrorLogging
 from llmproxyd.model import BreakerChanged, ErrorNoted, Event, RawHeaders, WallClock
-from llmproxyd.observe.files import STAMP, Folder, Writer, file_word, local_time, stamp
+from llmproxyd.observe.files import STAMP, Folder, file_word, local_time, stamp
 from llmproxyd.observe.requestfiles import LINE, RULE, body_text, phrase
+from llmproxyd.observe.writer import Writer
 from llmproxyd.redaction import Redactor
 
 NAMES = re.compile(rf"(?P<code>[A-Za-z0-9.-][A-Za-z0-9._-]*)_(?P<stamp>{STAMP})(?:_\d{{1,3}})?\.log")

@@ -11,9 +11,9 @@ from twisted.internet.interfaces import IReactorTime
 from llmproxyd.config.schema import Config
 from llmproxyd.model import WallClock
 from llmproxyd.observe.errorlog import ErrorLog
-from llmproxyd.observe.files import Writer
 from llmproxyd.observe.requestfiles import RequestFiles
 from llmproxyd.observe.sink import Sink
+from llmproxyd.observe.writer import Writer
 from llmproxyd.redaction import Redactor, Secret
 
 

@@ -18,7 +18,8 @@ from llmproxyd.http.headers import first
 from llmproxyd.inspection.assemble import assemble
 from llmproxyd.inspection.inflate import LIMIT, inflater
 from llmproxyd.model import AttemptMade, Body, End, Event, RawHeaders, Recorded
-from llmproxyd.observe.files import STAMP, Folder, Writer, file_word, local_time, stamp
+from llmproxyd.observe.files import STAMP, Folder, file_word, local_time, stamp
+from llmproxyd.observe.writer import Writer
 from llmproxyd.redaction import Redactor, printable
 
 NAMES = re.compile(rf"{STAMP}_[A-Za-z0-9.-][A-Za-z0-9._-]*\.log")

@@ -5,7 +5,7 @@ It lives outside of the policies, so that a reload keeps it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from llmproxyd.model import BreakerChanged
 from llmproxyd.pipeline.policy import Upstream
@@ -51,13 +51,11 @@ class Live:
             known = self._rings[upstream.name] = upstream.keys, Ring(upstream.keys)
         return known[1]
 
-    def report(self, upstreams: Mapping[str, Upstream]) -> dict[str, object]:
-        """How all of it stands, for people."""
+    def report(self) -> dict[str, object]:
+        """How all that was needed so far stands, for people."""
         now = self._now()
-        retrying = {name: one for name, one in upstreams.items() if one.resilience.retry.max_retries}
-        rings = {name: self.ring(one) for name, one in upstreams.items()}
         return {
             "breakers": [one.snapshot(now).told() for one in self.breakers],
-            "budgets": {name: self.budget(one).state(now) for name, one in retrying.items()},
-            "credentials": {name: ring.state(now) for name, ring in rings.items() if ring is not None},
+            "budgets": {name: one.state(now) for name, (_, one) in sorted(self._budgets.items())},
+            "credentials": {name: one.state(now) for name, (_, one) in sorted(self._rings.items())},
         }

@@ -98,7 +98,9 @@ class Record:
         response = self._response
         status = finished.status
         failed = finished.code is not None or status >= 400
-        if self._noted or finished.fault is not None or not failed or finished.code == "client_gone":
+        # What an open breaker refuses is not noted: that it opened is, once.
+        silent = finished.code in ("client_gone", "circuit_open")
+        if self._noted or finished.fault is not None or not failed or silent:
             return None
         local = finished.code is not None
         return ErrorNoted(
@@ -190,6 +192,4 @@ def broken(exchange: Exchange, error: ProxyError, trace: str, wall: float, now: 
 def _error_type(finished: Finished) -> str:
     if finished.code is None:
         return "HTTPResponse"
-    if finished.code == "circuit_open":
-        return "CircuitBreaker"
     return "UpstreamError" if finished.failed else "Refused"

@@ -1,6 +1,7 @@
 """Who may read the local pages that tell more than that we are alive.
 
-They answer a caller on this machine that comes directly, or whoever holds the admin token.
+They answer a caller on this machine that comes directly and under a name of this machine (a web
+page could have its own name lead here), or whoever holds the admin token.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from twisted.web.iweb import IRequest
 
 from llmproxyd.http.headers import first
 from llmproxyd.model import Request
+from llmproxyd.pipeline.guard import is_local_name
+from llmproxyd.pipeline.route import host_name
 from llmproxyd.redaction import Secret
 
 CODE = "local_only"
 
 MESSAGE = (
-    "This page answers callers on this machine that come directly (no Forwarded, X-Forwarded-For or "
-    "X-Real-IP field), and those that present the admin token as Authorization: Bearer."
+    "This page answers callers on this machine that come directly, under one of its own names "
+    "(no Forwarded, X-Forwarded-For or X-Real-IP field), and those that present the admin token as "
+    "Authorization: Bearer."
 )
 
 
@@ -27,7 +31,9 @@ def allowed(request: Request, token: Secret | None) -> bool:
 
     :param token: of the admin; ``None`` where there is none.
     """
-    return (is_local(request.peer) and not _forwarded(request)) or _holds(request, token)
+    host = host_name(request).decode("latin-1")
+    here = is_local(request.peer) and is_local_name(host) and not _forwarded(request)
+    return here or _holds(request, token)
 
 
 def is_local(peer: str) -> bool:

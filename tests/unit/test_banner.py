@@ -140,4 +140,4 @@ def test_banner_is_whole_lines_between_rules() -> None:
 
 
 def test_a_place_has_no_room_for_a_key() -> None:
-    assert set(Place.__slots__) == {"name", "provider", "base_url", "keyed"}
+    assert set(Place.__slots__) == {"name", "provider", "base_url", "keyed", "absorbs"}

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from llmproxyd.config.schema import ErrorLogging
 from llmproxyd.model import Arrived, Body, BreakerChanged, ErrorNoted, Event
 from llmproxyd.observe.errorlog import LISTED, NAMES, ErrorLog
-from llmproxyd.observe.files import Writer
+from llmproxyd.observe.writer import Writer
 from llmproxyd.redaction import Redactor, Secret
 
 WALL = 1_800_000_000.123456

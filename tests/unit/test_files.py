@@ -16,7 +16,8 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
-from llmproxyd.observe.files import DEADLINE, Folder, Writer, file_word, local_time, stamp
+from llmproxyd.observe.files import Folder, file_word, local_time, stamp
+from llmproxyd.observe.writer import DEADLINE, Writer
 
 NAMES = re.compile(r"r\d+(?:_\d+)?\.log")
 
@@ -235,7 +236,7 @@ def warnings() -> Iterator[list[str]]:
     found: list[str] = []
 
     def observe(event: LogEvent) -> None:
-        if event["log_namespace"] == "llmproxyd.observe.files.Writer":
+        if event["log_namespace"] == "llmproxyd.observe.writer.Writer":
             found.append(formatEvent(event))
 
     globalLogPublisher.addObserver(observe)

@@ -29,8 +29,8 @@ from llmproxyd.model import (
     Response,
 )
 from llmproxyd.observe.errorlog import ErrorLog
-from llmproxyd.observe.files import Writer
 from llmproxyd.observe.requestfiles import NAMES, PRETTY, RequestFiles, body_text, status_line
+from llmproxyd.observe.writer import Writer
 from llmproxyd.redaction import Redactor, Secret, presented
 
 WALL = 1_800_000_000.123456
