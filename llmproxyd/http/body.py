@@ -39,8 +39,12 @@ class BodySource(Protocol):
         """The body if it has at most *whole* bytes, else its first and last *end* bytes."""
         ...
 
+    def at_hand(self) -> Kept | None:
+        """All of it, if it is at hand already; it can be sent more than once then."""
+        ...
+
     def keep(self) -> Deferred[Kept]:
-        """Fires when all of it is at hand; it can be sent more than once then."""
+        """Fires with all of it once it is at hand."""
         ...
 
     def producer(self) -> IBodyProducer | None:
@@ -60,6 +64,10 @@ class _NoBody:
     def read(self, limit: int) -> bytes:
         """Nothing."""
         return b""
+
+    def at_hand(self) -> Kept:
+        """It is."""
+        return self
 
     def keep(self) -> Deferred[Kept]:
         """It is at hand."""

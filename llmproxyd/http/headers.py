@@ -115,6 +115,18 @@ def for_upstream(headers: RawHeaders, host: bytes) -> list[tuple[bytes, bytes]]:
     return fields
 
 
+def content_of(headers: RawHeaders) -> tuple[bytes, bytes]:
+    """The values of ``Content-Type`` and ``Content-Encoding``, empty where there is none."""
+    media = coding = b""
+    for name, value in headers:
+        length = len(name)
+        if length == 12 and not media and name.lower() == b"content-type":
+            media = value
+        elif length == 16 and not coding and name.lower() == b"content-encoding":
+            coding = value
+    return media, coding
+
+
 def first(headers: RawHeaders, name: bytes) -> bytes | None:
     """The first value of *name* (lower case), or ``None``."""
     for key, value in headers:

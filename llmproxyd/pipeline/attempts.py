@@ -8,19 +8,18 @@ The first attempt goes out at once; a further one only before the commit.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from llmproxyd.errors import ClientGone, ProxyError, Refused, Retryable, UpstreamError
+from llmproxyd.errors import ClientGone, ProxyError, Retryable, UpstreamError
 from llmproxyd.http.body import Kept
-from llmproxyd.http.headers import first
 from llmproxyd.inspection.content import StreamWatch
-from llmproxyd.inspection.inflate import inflater
 from llmproxyd.model import CredentialRested, End, Event, RawHeaders, Response, Retrying, WallClock
-from llmproxyd.pipeline import answer, judge
+from llmproxyd.pipeline import answer, judge, refusals
 from llmproxyd.pipeline.deadline import Deadline
 from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.gate import Gate
@@ -28,16 +27,15 @@ from llmproxyd.pipeline.judge import Setback
 from llmproxyd.pipeline.live import Live
 from llmproxyd.pipeline.notes import Notes
 from llmproxyd.pipeline.policy import Upstream
-from llmproxyd.pipeline.relay import Relay, first_content_timeout, form_of
-from llmproxyd.pipeline.target import Target, targets_of
+from llmproxyd.pipeline.relay import Relay
+from llmproxyd.pipeline.target import Target, fallbacks_of, own_target
 from llmproxyd.pipeline.upstream import Sender, head_of
-from llmproxyd.resilience.breaker import Permit
+from llmproxyd.resilience.breaker import Breaker, Permit
 from llmproxyd.resilience.credentials import Taken, rest_for
 from llmproxyd.resilience.hints import wait_asked
 from llmproxyd.resilience.retry import Tries, decide
 from llmproxyd.resilience.verdict import HardStop, too_long, unpaid
-from llmproxyd.units import format_duration
-from llmproxyd.wire.agent import WireResponse
+from llmproxyd.wire.agent import WireResponse, abort
 from llmproxyd.wire.wheel import Timer, Wheel
 
 DO_NOT_RETRY = ((b"x-should-retry", b"false"),)
@@ -70,19 +68,20 @@ class Attempts:
     __slots__ = (
         "_bad",
         "_body",
+        "_breaker",
         "_deadline",
         "_exchange",
         "_first",
         "_means",
         "_notes",
+        "_others",
         "_permit",
         "_sent_at",
         "_taken",
         "_target",
-        "_timer",
         "_tried_keys",
         "_tries",
-        "_waiting",
+        "_wait",
         "number",
     )
 
@@ -90,65 +89,82 @@ class Attempts:
         self._exchange = exchange
         self._body = body
         self._means = means
-        self._waiting: deque[Target] = targets_of(exchange, body)
-        self._target: Target = self._waiting[0]
+        self._target = own_target(exchange, body)
+        self._others: deque[Target] | None = None
+        self._breaker: Breaker | None = None
         self._permit: Permit | None = None
         self._taken: Taken | None = None
         self._tried_keys = 0
-        self._tries = Tries()
+        self._tries: Tries | None = None
         self._bad = False
         self._sent_at = 0.0
-        self._timer: Timer | None = None
-        total = self._target.upstream.timeouts.total
-        self._deadline = Deadline(exchange, total, means.wheel, self._overdue)
+        self._wait: IDelayedCall | None = None
+        self._deadline: Deadline | None = None
         self._first: Timer | None = None
-        self._notes = Notes(exchange, means.wall, means.emit)
+        # Nothing is noted where nobody wants it.
+        self._notes = None if exchange.record is None else Notes(exchange, means.wall, means.emit)
         self.number = 0
 
     def begin(self) -> None:
         """Make the first attempt, or say why none is made."""
-        exchange = self._exchange
+        exchange, target = self._exchange, self._target
         exchange.closing = self._closed
-        left = self._next_target()
+        total = target.upstream.timeouts.total
+        if total is not None or (exchange.plan is not None and exchange.plan.patience is not None):
+            self._deadline = Deadline(exchange, total, self._means.wheel, self._overdue)
+        left = self._enter(target)
+        if left is not None:
+            left = self._elsewhere(left)
         if left is None:
             self._attempt()
         else:
-            self._refuse_open(left)
+            self._refuse(refusals.circuit_open(target.upstream.name, left))
 
     # One attempt.
 
-    def _next_target(self) -> float | None:
-        """Turn to the next upstream whose breaker lets a request through.
-
-        :return: ``None``, or, where there is none, the least seconds until one may.
-        """
-        means, now = self._means, self._means.wheel.seconds()
-        least: float | None = None
-        while self._waiting:
-            target = self._waiting.popleft()
-            breaker = means.live.breaker(target.upstream, target.model)
-            admitted = None if breaker is None else breaker.admit(now)
+    def _enter(self, target: Target) -> float | None:
+        """Turn to *target*, if its breaker lets a request through; else the seconds until it may."""
+        means, upstream = self._means, target.upstream
+        now = means.wheel.seconds()
+        breaker = means.live.breaker(upstream, target.model)
+        if breaker is not None:
+            admitted = breaker.admit(now)
             if isinstance(admitted, float):
-                least = admitted if least is None else min(least, admitted)
-                continue
+                return admitted
             self._settle(failed=True)
-            self._target, self._permit = target, admitted
-            self._tries, self._taken, self._tried_keys = Tries(), None, 0
-            if target.upstream.resilience.retry.max_retries:
-                means.live.budget(target.upstream).requests(now)
-            return None
-        return 1.0 if least is None else least
+            self._permit = admitted
+        else:
+            self._settle(failed=True)
+        self._breaker = breaker
+        self._target, self._tries, self._taken, self._tried_keys = target, None, None, 0
+        if upstream.resilience.retry.max_retries:
+            means.live.budget(upstream).requests(now)
+        return None
+
+    def _elsewhere(self, least: float) -> float | None:
+        """Turn to the next upstream that stands in and lets a request through.
+
+        :return: ``None``, or the least seconds until one may, *least* or less.
+        """
+        if self._others is None:
+            self._others = fallbacks_of(self._exchange, self._body)
+        while self._others:
+            left = self._enter(self._others.popleft())
+            if left is None:
+                return None
+            least = min(least, left)
+        return least
 
     def _attempt(self) -> None:
         """Send the request to the present upstream."""
         exchange, means, target = self._exchange, self._means, self._target
-        self._timer = None
+        self._wait = None
         if exchange.done:
             return
         upstream = target.upstream
         exchange.upstream = upstream.name
-        now = means.wheel.seconds()
-        ring = means.live.ring(upstream)
+        now = self._sent_at = means.wheel.seconds()
+        ring = means.live.ring(upstream) if len(upstream.keys) > 1 else None
         if ring is not None:
             self._taken = ring.take(now)
             if self._taken is None:
@@ -157,33 +173,42 @@ class Attempts:
             self._tried_keys += 1
         self.number += 1
         going = target.outgoing(exchange.request, None if self._taken is None else self._taken.key)
-        self._notes.begun(self.number, upstream.name, going.url)
-        self._sent_at = now
+        if self._notes is not None:
+            self._notes.begun(self.number, upstream.name, going.url)
         interim = None if upstream.holds else exchange.inform
         sending = means.sender.send(going, target.body.producer(), interim)
         exchange.work = sending.cancel
         sending.addCallbacks(self._answered, self._not_answered)
-        sending.addErrback(means.failed, exchange)
 
     def _answered(self, incoming: WireResponse) -> None:
-        exchange, means = self._exchange, self._means
-        upstream = self._target.upstream
+        try:
+            self._begun(incoming)
+        except Exception:
+            abort(incoming)
+            self._means.failed(Failure(), self._exchange)
+
+    def _begun(self, incoming: WireResponse) -> None:
+        """The head of an answer is here."""
+        exchange, upstream = self._exchange, self._target.upstream
         head = head_of(incoming)
-        form = form_of(exchange, head.headers)
-        watch = None
-        if form is not None and head.status < 400:
-            reader = inflater(first(head.headers, b"content-encoding") or b"")
-            watch = None if reader is None else StreamWatch(form, reader)
         granted = upstream.timeouts.first_content
-        if not upstream.holds or not judge.must_hold(exchange, upstream, head, watch):
-            if granted is None:
-                watch = None
-            relay = self._commit(head, watch)
-            incoming.forget_fields()
-            incoming.deliverBody(relay)
-            self._flush()
-            return
-        gate = Gate(incoming, head, watch, upstream.resilience.hold, means.wheel, self._opened)
+        watch: StreamWatch | None = None
+        if upstream.holds or granted is not None:
+            answered = judge.begun(exchange, upstream, head)
+            watch = answered.watch
+            if upstream.holds and answered.hold and not judge.evidently_good(incoming, answered):
+                self._hold(incoming, head, watch, granted)
+                return
+        relay = self._commit(head, watch)
+        incoming.forget_fields()
+        incoming.deliverBody(relay)
+        self._flush()
+
+    def _hold(
+        self, incoming: WireResponse, head: Response, watch: StreamWatch | None, granted: float | None
+    ) -> None:
+        exchange, means = self._exchange, self._means
+        gate = Gate(incoming, head, watch, self._target.upstream.resilience.hold, means.wheel, self._opened)
         exchange.work = gate.throw_away
         if granted is not None and watch is not None:
             left = max(self._sent_at + granted - means.wheel.seconds(), 0)
@@ -193,7 +218,7 @@ class Attempts:
     def _nothing_said(self, gate: Gate, granted: float) -> None:
         """The stream was held and had no content in time."""
         self._first = None
-        error = first_content_timeout(granted)
+        error = refusals.first_content_timeout(granted)
         gate.throw_away()
         self._react(Setback.of_error(error), None, error)
 
@@ -215,10 +240,13 @@ class Attempts:
     def _not_answered(self, failure: Failure) -> None:
         """There was no answer."""
         error = failure.value
-        if isinstance(error, UpstreamError) and not self._exchange.done:
-            self._react(Setback.of_error(error), None, error)
-        elif not isinstance(error, ClientGone):
-            self._means.failed(failure, self._exchange)
+        try:
+            if isinstance(error, UpstreamError) and not self._exchange.done:
+                self._react(Setback.of_error(error), None, error)
+            elif not isinstance(error, ClientGone):
+                self._means.failed(failure, self._exchange)
+        except Exception:
+            self._means.failed(Failure(), self._exchange)
 
     # What follows from a failure.
 
@@ -231,24 +259,20 @@ class Attempts:
             self._again(setback, gate, 0.0, "another key is tried")
             return
         retry = upstream.resilience.retry
-        decision = decide(
-            retry,
-            setback.failed,
-            self._tries,
-            left=self._deadline.left(now),
-            wall=means.wall(),
-            draw=means.draw,
-        )
+        if self._tries is None:
+            self._tries = Tries()
+        left = None if self._deadline is None else self._deadline.left(now)
+        decision = decide(retry, setback.failed, self._tries, left=left, wall=means.wall(), draw=means.draw)
         delay, reason = decision.delay, decision.reason
         if delay is not None and not means.live.budget(upstream).take(now):
             delay, reason = None, "the retry budget is spent"
         if delay is not None:
             self._again(setback, gate, delay, reason)
             return
-        if not decision.hopeless and self._waiting and self._next_target() is None:
+        if not decision.hopeless and self._elsewhere(0.0) is None:
             self._again(setback, gate, 0.0, reason, elsewhere=upstream)
             return
-        self._notes.failed(setback, gate, reason, None, self._breaker_state())
+        self._note(setback, gate, reason, None)
         self._bad = setback.counts
         spent = decision.spent or decision.delay is not None
         more = DO_NOT_RETRY if spent and retry.max_retries and retry.tell_sdk_not_to_retry else ()
@@ -265,7 +289,7 @@ class Attempts:
         exchange, means, target = self._exchange, self._means, self._target
         if gate is not None:
             gate.throw_away()
-        self._notes.failed(setback, gate, reason, delay, self._breaker_state())
+        self._note(setback, gate, reason, delay)
         means.emit(
             Retrying(
                 number=exchange.number,
@@ -273,14 +297,14 @@ class Attempts:
                 upstream=(elsewhere or target.upstream).name,
                 failed=setback.words,
                 delay=delay,
-                retry=max(self._tries.retries, 1),
+                retry=max(self._tries.retries if self._tries is not None else 0, 1),
                 of=max(target.upstream.resilience.retry.max_retries, 1),
                 to=target.upstream.name,
             )
         )
         if delay > 0:
-            self._timer = means.wheel.start(delay, self._attempt)
-            exchange.work = self._timer.cancel
+            self._wait = means.wheel.exactly(delay, self._attempt)
+            exchange.work = self._stop_waiting
         else:
             self._attempt()
 
@@ -325,12 +349,14 @@ class Attempts:
             self._settle(failed=False)
         keepalive = upstream.resilience.stream_keepalive
         relay = Relay(exchange, means.wheel, means.wall, upstream.timeouts.idle, keepalive)
-        self._notes.answered(head)
+        if self._notes is not None:
+            self._notes.answered(head)
         relay.begin(head, more)
         granted = upstream.timeouts.first_content
         if watch is not None and granted is not None:
             relay.expect_content(watch, granted, self._sent_at + granted - means.wheel.seconds())
-        self._deadline.committed()
+        if self._deadline is not None:
+            self._deadline.committed()
         return relay
 
     def _flush(self) -> None:
@@ -362,7 +388,7 @@ class Attempts:
         text = gate.text
         gate.throw_away()
         self._bad = setback.counts
-        self._notes.failed(setback, gate, rule.description or "a hard_stop rule", None, self._breaker_state())
+        self._note(setback, gate, rule.description or "a hard_stop rule", None)
         status = gate.head.status if gate.head.status >= 400 else 502
         original = text if rule.preserve_original_response else None
         answer.hard_stop(self._exchange, status, rule.user_message, original, self._means.wall(), self._now())
@@ -370,40 +396,20 @@ class Attempts:
     def _refuse(self, error: ProxyError, more: RawHeaders = ()) -> None:
         answer.refuse(self._exchange, error, self._means.wall(), self._now(), more)
 
-    def _refuse_open(self, left: float) -> None:
-        seconds = max(-int(-left // 1), 1)
-        name = self._target.upstream.name
-        self._refuse(
-            Refused(
-                503,
-                "circuit_open",
-                f"The circuit breaker before the upstream {name} is open, as it failed too often; "
-                f"it is tried again in {format_duration(seconds)}.",
-                ((b"retry-after", b"%d" % seconds),),
-            )
-        )
-
     def _refuse_resting(self, left: float) -> None:
-        if self._waiting and self._next_target() is None:
+        name = self._target.upstream.name
+        self._settle(failed=None)
+        if self._elsewhere(left) is None:
             self._attempt()
-            return
-        seconds = max(-int(-left // 1), 1)
-        self._refuse(
-            Refused(
-                429,
-                "credentials_at_rest",
-                f"All stored keys of the upstream {self._target.upstream.name} were refused lately; "
-                f"the first is tried again in {format_duration(seconds)}.",
-                ((b"retry-after", b"%d" % seconds),),
-            )
-        )
+        else:
+            self._refuse(refusals.keys_at_rest(name, left))
 
     def _closed(self, end: End) -> None:
         """The exchange is over: what does the breaker learn of it?"""
         self._stop_first()
-        self._deadline.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._deadline is not None:
+            self._deadline.end()
+        self._stop_waiting()
         if self._bad or self._exchange.failed:
             self._settle(failed=True)
         else:
@@ -433,19 +439,25 @@ class Attempts:
             return
         work, exchange.work = exchange.work, None
         setback = Setback.of_error(error)
-        self._notes.failed(setback, None, "the deadline came", None, self._breaker_state())
+        self._note(setback, None, "the deadline came", None)
         exchange.failed = self.number > 0
         self._refuse(error)
         if work is not None:
             work()
 
     def _probing(self) -> bool:
-        breaker = self._means.live.breaker(self._target.upstream, self._target.model)
-        return breaker is not None and breaker.state == "half-open"
+        return self._permit is not None and self._breaker is not None and self._breaker.state == "half-open"
 
-    def _breaker_state(self) -> Mapping[str, object] | None:
-        breaker = self._means.live.breaker(self._target.upstream, self._target.model)
-        return None if breaker is None else breaker.snapshot(self._now()).told()
+    def _note(self, setback: Setback, gate: Gate | None, reason: str, delay: float | None) -> None:
+        if self._notes is not None:
+            breaker = self._breaker
+            state = None if breaker is None else breaker.snapshot(self._now()).told()
+            self._notes.failed(setback, gate, reason, delay, state)
+
+    def _stop_waiting(self) -> None:
+        wait, self._wait = self._wait, None
+        if wait is not None:
+            wait.cancel()
 
     def _stop_first(self) -> None:
         timer, self._first = self._first, None

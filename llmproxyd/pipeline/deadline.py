@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llmproxyd.errors import Retryable
-from llmproxyd.http.headers import first
 from llmproxyd.pipeline.exchange import Exchange
+from llmproxyd.pipeline.plan import PATIENCE
 from llmproxyd.units import format_duration
 from llmproxyd.wire.wheel import Timer, Wheel
-
-PATIENCE = b"x-stainless-read-timeout"
-"""The field in which the official SDKs tell how many seconds they wait for an answer."""
 
 TOTAL = "timeouts.total"
 
@@ -33,11 +30,11 @@ class Deadline:
         self._arrived = exchange.arrived
         self._total = total
         self._wheel = wheel
-        self._expired = expired
+        self._expired: Callable[[Retryable], None] | None = expired
         self._granted: float | None = None
         self._name = ""
         self._timer: Timer | None = None
-        patience = _patience(exchange)
+        patience = None if exchange.plan is None else exchange.plan.patience
         if patience is not None and (total is None or patience < total):
             self._grant(patience, PATIENCE.decode())
         else:
@@ -50,7 +47,7 @@ class Deadline:
     def committed(self) -> None:
         """The answer is on its way: from now on the total alone counts."""
         if self._granted != self._total:
-            self.cancel()
+            self._stop()
             self._grant(self._total, TOTAL)
 
     def _grant(self, seconds: float | None, name: str) -> None:
@@ -59,8 +56,12 @@ class Deadline:
         if left is not None:
             self._timer = self._wheel.start(max(left, 0), self._expire)
 
-    def cancel(self) -> None:
-        """The request is over."""
+    def end(self) -> None:
+        """The request is over; nobody is held on to."""
+        self._stop()
+        self._expired = None
+
+    def _stop(self) -> None:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
@@ -69,13 +70,5 @@ class Deadline:
         self._timer = None
         granted = format_duration(self._granted or 0)
         message = f"The request was not done within {granted} ({self._name})."
-        self._expired(Retryable(504, "total_timeout", message))
-
-
-def _patience(exchange: Exchange) -> float | None:
-    text = first(exchange.request.headers, PATIENCE)
-    try:
-        seconds = 0.0 if text is None else float(text)
-    except ValueError:
-        return None
-    return seconds if 0 < seconds < 10**6 else None
+        if self._expired is not None:
+            self._expired(Retryable(504, "total_timeout", message))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import NamedTuple
 
 from llmproxyd.errors import Final, ProxyError
-from llmproxyd.http.headers import first
+from llmproxyd.http.headers import content_of, first
 from llmproxyd.inspection.content import Found, StreamWatch, look
 from llmproxyd.inspection.errors import status_of, told
 from llmproxyd.inspection.inflate import inflated, inflater
@@ -14,10 +15,11 @@ from llmproxyd.model import Response
 from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.gate import Gate, Why
 from llmproxyd.pipeline.policy import Upstream
-from llmproxyd.pipeline.relay import broken_off
+from llmproxyd.pipeline.relay import broken_off, form_of
 from llmproxyd.providers.base import EndpointKind
 from llmproxyd.resilience.retry import Failed
 from llmproxyd.resilience.verdict import HardStop
+from llmproxyd.wire.response import WireResponse
 
 WORDS = {
     401: "refused the key",
@@ -89,23 +91,57 @@ class Setback:
         )
 
 
-def must_hold(exchange: Exchange, upstream: Upstream, head: Response, watch: StreamWatch | None) -> bool:
-    """Whether the answer that begins with *head* may turn out to be a failure."""
+class Begun(NamedTuple):
+    """What the head of an answer promises.
+
+    :param hold: it may turn out to be a failure.
+    :param json: it is to be JSON, in the clear.
+    :param watch: reads along, where it is a stream that can be read.
+    """
+
+    hold: bool
+    json: bool = False
+    watch: StreamWatch | None = None
+
+
+def begun(exchange: Exchange, upstream: Upstream, head: Response) -> Begun:
+    """What to expect of the answer that begins with *head*."""
     status = head.status
     if status >= 400:
-        return True
+        return Begun(hold=True)
     if exchange.request.method == b"HEAD" or status in (204, 304) or 300 <= status < 400:
-        return False
-    if watch is not None:
-        return True
+        return Begun(hold=False)
+    media, coding = content_of(head.headers)
+    form = form_of(exchange, media)
+    if form is not None:
+        reader = inflater(coding)
+        return Begun(hold=False) if reader is None else Begun(hold=True, watch=StreamWatch(form, reader))
     if head.length is not None and head.length > upstream.resilience.hold.bytes:
-        return False
-    if inflater(first(head.headers, b"content-encoding") or b"") is None:
-        return False
-    content_type = _media(head).lower()
-    if upstream.verdicts:
-        return b"json" in content_type or content_type.startswith(b"text/")
-    return b"json" in content_type and _is_inference(exchange)
+        return Begun(hold=False)
+    media = media.lower()
+    json = b"json" in media
+    hold = (json and _is_inference(exchange)) or (
+        bool(upstream.verdicts) and (json or media.startswith(b"text/"))
+    )
+    if hold and coding and inflater(coding) is None:
+        return Begun(hold=False)
+    return Begun(hold, json=json and not coding and not upstream.verdicts)
+
+
+def evidently_good(incoming: WireResponse, answer: Begun) -> bool:
+    """Whether a short answer, all of which is here, shows at a glance that it is one.
+
+    It begins and ends as an object does, and no member is called as errors are: the rest is
+    taken at its word, as reading every answer whole would cost more than all else.
+    """
+    body = incoming.whole if answer.json else None
+    return (
+        body is not None
+        and body.startswith(b"{")
+        and body.endswith((b"}", b"}\n"))
+        and b'"error"' not in body
+        and b'"failed"' not in body
+    )
 
 
 def judged(gate: Gate, upstream: Upstream, exchange: Exchange) -> Setback | None:

@@ -7,12 +7,16 @@ itself on one connection.
 from __future__ import annotations
 
 from llmproxyd.errors import Refused
+from llmproxyd.http.headers import first
 from llmproxyd.model import Request
 from llmproxyd.pipeline.guard import check_browser
 from llmproxyd.pipeline.policy import Policy, Upstream
 from llmproxyd.pipeline.route import Route
 from llmproxyd.pipeline.upstream import Outgoing, outgoing
 from llmproxyd.providers.base import Provider, Streams
+
+PATIENCE = b"x-stainless-read-timeout"
+"""The field in which the official SDKs tell how many seconds they wait for an answer."""
 
 
 class Plan:
@@ -26,9 +30,20 @@ class Plan:
     :ivar path: as received, without query values; what would steer a terminal is escaped.
     :ivar model: as far as the path tells it.
     :ivar streaming: whether a stream is asked for, as far as the path tells it.
+    :ivar patience: seconds that the client's SDK waits for an answer, where it says so.
     """
 
-    __slots__ = ("dialect", "method", "model", "outgoing", "path", "refusal", "route", "streaming")
+    __slots__ = (
+        "dialect",
+        "method",
+        "model",
+        "outgoing",
+        "path",
+        "patience",
+        "refusal",
+        "route",
+        "streaming",
+    )
 
     def __init__(self, request: Request, dialect: Provider) -> None:
         path = request.path.decode("latin-1")
@@ -40,6 +55,7 @@ class Plan:
         self.outgoing: Outgoing | None = None
         self.model: str | None = None
         self.streaming: bool | None = None
+        self.patience: float | None = None
 
 
 def plan_of(request: Request, policy: Policy) -> Plan:
@@ -61,6 +77,15 @@ def no_plan(request: Request, policy: Policy, refusal: Refused) -> Plan:
     return plan
 
 
+def _patience(request: Request) -> float | None:
+    text = first(request.headers, PATIENCE)
+    try:
+        seconds = 0.0 if text is None else float(text)
+    except ValueError:
+        return None
+    return seconds if 0 < seconds < 10**6 else None
+
+
 def _planned(request: Request, policy: Policy) -> Plan:
     try:
         route = policy.router.route(request)
@@ -75,6 +100,7 @@ def _planned(request: Request, policy: Policy) -> Plan:
             plan.refusal = refusal.with_traceback(None)
             return plan
     plan.outgoing = outgoing(route.upstream, request, route.target)
+    plan.patience = _patience(request)
     endpoint = route.endpoint
     if endpoint is not None:
         match = endpoint.pattern.search(route.target.partition(b"?")[0])

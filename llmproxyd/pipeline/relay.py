@@ -21,6 +21,7 @@ from llmproxyd.inspection.content import StreamWatch
 from llmproxyd.model import End, RawHeaders, Response, WallClock
 from llmproxyd.pipeline.answer import stream_error
 from llmproxyd.pipeline.exchange import Exchange
+from llmproxyd.pipeline.refusals import first_content_timeout
 from llmproxyd.pipeline.upstream import explain
 from llmproxyd.providers.base import StreamForm
 from llmproxyd.units import format_duration
@@ -247,27 +248,18 @@ class Relay:
         """The client is gone; :meth:`Exchange.client_gone` does what follows."""
 
 
-def form_of(exchange: Exchange, headers: RawHeaders) -> StreamForm | None:
-    """The form of an answer if it is a stream."""
+def form_of(exchange: Exchange, media: bytes) -> StreamForm | None:
+    """The form of an answer of this ``Content-Type``, if it is a stream."""
     route = exchange.route
     if route is None or route.endpoint is None or not route.endpoint.forms:
         return None
-    return route.endpoint.form_of(first(headers, b"content-type") or b"")
+    return route.endpoint.form_of(media)
 
 
 def _writable(exchange: Exchange, headers: RawHeaders) -> StreamForm | None:
     """The form of an answer if it is a stream in which an event of ours could be read."""
-    form = form_of(exchange, headers)
+    form = form_of(exchange, first(headers, b"content-type") or b"")
     return None if form is None or first(headers, b"content-encoding") else form
-
-
-def first_content_timeout(granted: float) -> Retryable:
-    """A stream that began and said nothing."""
-    return Retryable(
-        504,
-        "first_content_timeout",
-        f"The upstream's stream had no content within {format_duration(granted)} (timeouts.first_content).",
-    )
 
 
 def broken_off(reason: Failure) -> ProxyError:

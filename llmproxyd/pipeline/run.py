@@ -197,6 +197,10 @@ class Pipeline:
         route = exchange.route
         assert route is not None
         if route.upstream.absorbs or self._must_be_whole(exchange, route):
+            kept = exchange.body.at_hand()
+            if kept is not None:
+                self._kept(kept, exchange)
+                return
             keeping = exchange.body.keep()
             exchange.work = keeping.cancel
             keeping.addCallback(self._kept, exchange)

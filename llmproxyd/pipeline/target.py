@@ -44,8 +44,8 @@ class Target:
         return outgoing(self.upstream, request, self.path, key)
 
 
-def targets_of(exchange: Exchange, body: Kept) -> deque[Target]:
-    """The upstream of *exchange* and those that stand in for it, in order.
+def own_target(exchange: Exchange, body: Kept) -> Target:
+    """The upstream that *exchange* is for.
 
     :param body: as the client sent it.
     """
@@ -53,9 +53,19 @@ def targets_of(exchange: Exchange, body: Kept) -> deque[Target]:
     assert plan is not None
     assert route is not None
     upstream = route.upstream
-    own = transformed(upstream, exchange, body)
-    found = deque([Target(upstream, exchange.model, route.target, own, plan.outgoing)])
-    for fallback in upstream.fallbacks:
+    sent = transformed(upstream, exchange, body)
+    return Target(upstream, exchange.model, route.target, sent, plan.outgoing)
+
+
+def fallbacks_of(exchange: Exchange, body: Kept) -> deque[Target]:
+    """The upstreams that stand in for it, in order.
+
+    :param body: as the client sent it.
+    """
+    route = exchange.route
+    assert route is not None
+    found: deque[Target] = deque()
+    for fallback in route.upstream.fallbacks:
         other = exchange.policy.router.upstreams[fallback.upstream]
         path, sent, model = route.target, body, fallback.model(exchange.model)
         if model is not None:

@@ -281,13 +281,18 @@ class IncomingBody:
             return succeed(data)
         return self.spool().addCallback(lambda _: self._ends(whole, end))
 
+    def at_hand(self) -> KeptBytes | None:
+        """See :class:`~llmproxyd.http.body.BodySource`."""
+        if not self._ended or self._file is not None or self._error is not None:
+            return None
+        data = b"".join(self._pieces)
+        self._pieces = [data]
+        return KeptBytes(data, chunked=self.length is None)
+
     def keep(self) -> Deferred[Any]:
         """See :class:`~llmproxyd.http.body.BodySource`."""
-        if self._ended and self._file is None and self._error is None:
-            data = b"".join(self._pieces)
-            self._pieces = [data]
-            return succeed(KeptBytes(data, chunked=self.length is None))
-        return self.spool().addCallback(lambda _: self._kept())
+        kept = self.at_hand()
+        return self.spool().addCallback(lambda _: self._kept()) if kept is None else succeed(kept)
 
     def producer(self) -> IBodyProducer | None:
         """See :class:`~llmproxyd.http.body.BodySource`."""

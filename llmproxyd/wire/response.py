@@ -95,6 +95,11 @@ class WireResponse:
             self._headers = WireHeaders(self.raw)
         return self._headers
 
+    @property
+    def whole(self) -> bytes | None:
+        """The body, as long as nobody was given it, if all of it has come."""
+        return None if self._given or not self.complete else self._pending
+
     def forget_fields(self) -> None:
         """Nobody will ask for them any more; the body may take hours."""
         self.raw = ()

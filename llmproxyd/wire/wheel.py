@@ -74,6 +74,10 @@ class Wheel:
         self.put(timer)
         return timer
 
+    def exactly(self, seconds: float, expired: Callable[[], None]) -> IDelayedCall:
+        """The same without a tick's delay, at the price of a timer: for what is rare."""
+        return self._clock.callLater(seconds, expired)
+
     @property
     def waiting(self) -> int:
         """How many deadlines are set."""

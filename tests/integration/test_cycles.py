@@ -50,7 +50,9 @@ PATIENCE = 10.0
 """Seconds that a client waits for a byte."""
 
 SMALL = Send(json_answer({"ok": True}))
-EVENTS = [Send(chunk(event(b'{"n": %d}' % number))) for number in range(3)]
+EVENTS = [
+    Send(chunk(event(b'{"choices":[{"index":0,"delta":{"content":"%d"}}]}' % number))) for number in range(3)
+]
 SCRIPTS: dict[bytes, Script] = {
     b"small": [SMALL],
     b"stream": [Send(stream_head()), *EVENTS, Send(LAST_CHUNK)],
@@ -525,17 +527,30 @@ class Shared(Iterator[tuple[str, Kind, int]]):
             raise StopIteration from None
 
 
+ABSORBING: dict[str, Any] = {
+    "retry": {"max_retries": 1, "base_delay": "1ms", "budget": {"min_per_second": 1_000_000}},
+    "breaker": {"enabled": True, "failure_threshold": 1_000_000},
+    "stream_keepalive": "100ms",
+    "timeouts": {"first_content": "5s", "total": "30s"},
+}
+POLICIES = [pytest.param({}, id="nothing absorbed"), pytest.param({"default": ABSORBING}, id="absorbing")]
+
+
+@pytest.mark.parametrize("policies", POLICIES)
 @pytest_twisted.ensureDeferred
 async def test_nothing_is_left_to_the_collector(
-    scripted: Scripted, closed_port: int, deaf_port: int, no_collector: None
+    scripted: Scripted, closed_port: int, deaf_port: int, no_collector: None, policies: dict[str, Any]
 ) -> None:
     bench = Bench(scripted)
     elsewhere = {
         name: {"provider": "openai", "base_url": f"http://127.0.0.1:{port}"}
         for name, port in (("closed", closed_port), ("deaf", deaf_port), ("moody", scripted.port))
     }
-    patient = bench.proxy(upstreams=elsewhere, server={"max_body": 1_000_000}, faults={"header": True})
+    patient = bench.proxy(
+        upstreams=elsewhere, server={"max_body": 1_000_000}, faults={"header": True}, resilience=policies
+    )
     hasty = bench.proxy(
+        resilience=policies,
         upstreams=elsewhere,
         server={"header_timeout": 0.2, "idle_timeout": 0.3},
         timeouts={"connect": 0.2, "headers": 0.6, "idle": 0.2},

@@ -64,6 +64,9 @@ class Empty:
     def excerpt(self, whole: int, end: int) -> Deferred[bytes]:
         raise AssertionError("nobody asks for it")
 
+    def at_hand(self) -> Any:
+        raise AssertionError("nobody asks for it")
+
     def keep(self) -> Deferred[Any]:
         raise AssertionError("nobody asks for it")
 

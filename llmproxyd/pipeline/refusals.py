@@ -1,0 +1,44 @@
+"""What requests are told that no upstream is asked for, or that take too long."""
+
+from __future__ import annotations
+
+from llmproxyd.errors import Refused, Retryable
+from llmproxyd.units import format_duration
+
+
+def circuit_open(name: str, left: float) -> Refused:
+    """The breaker before the upstream *name* is open for *left* seconds more."""
+    seconds = _whole(left)
+    return Refused(
+        503,
+        "circuit_open",
+        f"The circuit breaker before the upstream {name} is open, as it failed too often; "
+        f"it is tried again in {format_duration(seconds)}.",
+        ((b"retry-after", b"%d" % seconds),),
+    )
+
+
+def keys_at_rest(name: str, left: float) -> Refused:
+    """None of the stored keys of the upstream *name* may be used for *left* seconds more."""
+    seconds = _whole(left)
+    return Refused(
+        429,
+        "credentials_at_rest",
+        f"All stored keys of the upstream {name} were refused lately; "
+        f"the first is tried again in {format_duration(seconds)}.",
+        ((b"retry-after", b"%d" % seconds),),
+    )
+
+
+def first_content_timeout(granted: float) -> Retryable:
+    """A stream that began and said nothing for *granted* seconds."""
+    return Retryable(
+        504,
+        "first_content_timeout",
+        f"The upstream's stream had no content within {format_duration(granted)} (timeouts.first_content).",
+    )
+
+
+def _whole(left: float) -> int:
+    """*left* in whole seconds, as ``Retry-After`` wants them: a second at least."""
+    return max(-int(-left // 1), 1)
