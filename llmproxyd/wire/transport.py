@@ -7,7 +7,7 @@
 * The peer's end can be noticed while reading is paused.
 
 Used of :class:`twisted.internet.tcp.Connection` (and so of its kin for UNIX sockets): ``socket``,
-``dataBuffer``, ``offset``, ``_tempDataBuffer``, ``_tempDataLen``, ``_maybePauseProducer``,
+``bufferSize``, ``dataBuffer``, ``offset``, ``_tempDataBuffer``, ``_tempDataLen``, ``_maybePauseProducer``,
 ``_writeDisconnected``, ``_aborting``; of :class:`twisted.protocols.tls.BufferingTLSTransport`:
 ``write`` as an attribute of the instance, ``_aggregator``, ``_appSendBuffer``.  A transport of
 any other class serves as it is.
@@ -23,6 +23,7 @@ from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionAborted
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -46,7 +47,9 @@ class _Eager:
     disconnecting: Any
     socket: Any
     protocol: Any
+    bufferSize: int
     dataBuffer: bytes
+    offset: int
     TLS: bool
     _tempDataBuffer: list[bytes]
     _tempDataLen: int
@@ -58,6 +61,20 @@ class _Eager:
 
     _deaf = False
     """The peer takes no more; what it sent is still read."""
+
+    def doRead(self) -> object:
+        """Read once; what the stock method does for each event, in fewer steps.
+
+        :returns: why the connection is over, if it is.
+        """
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except OSError as error:
+            return None if isinstance(error, BlockingIOError) else CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
 
     def write(self, data: bytes) -> None:
         """Send *data* now, as far as that is possible, and the rest when it is."""
@@ -161,6 +178,8 @@ def prepare(transport: Any) -> None:
 
 def unsent(transport: Any) -> int:
     """Bytes written to *transport* that the operating system has not taken yet."""
+    if isinstance(transport, _Eager):  # asked after each answer: the usual one first
+        return len(transport.dataBuffer) - transport.offset + transport._tempDataLen
     count = 0
     while isinstance(transport, TLSMemoryBIOProtocol):
         count += sum(map(len, transport._appSendBuffer))
