@@ -9,21 +9,7 @@ from collections.abc import Callable, Iterable
 from enum import IntEnum
 
 from llmproxyd.model import RawHeaders
-
-HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-"""Fields that belong to one connection."""
+from llmproxyd.wire.fields import HOP_BY_HOP, Fields
 
 OURS = b"x-llmproxyd-"
 """Prefix of the fields that are addressed to the proxy; none goes upstream."""
@@ -62,14 +48,15 @@ _USUAL = frozenset({b"keep-alive", b"Keep-Alive", b"close"})
 
 def relayed(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
     """The fields of an upstream's answer that go to the client, in order, case and duplicates kept."""
-    fields: list[tuple[bytes, bytes]] = []
-    keep = fields.append
-    for pair in headers:
-        way = _way(pair[0])
-        if not way:
-            keep(pair)
-        elif way is _Way.NAMES and pair[1] not in _USUAL:
+    fields = list(headers)
+    places = headers.special if isinstance(headers, Fields) else range(len(fields))
+    for place in reversed(places):
+        name, value = fields[place]
+        way = _way(name)
+        if way is _Way.NAMES and value not in _USUAL:
             return end_to_end(headers)
+        if way is not _Way.PASSES:
+            del fields[place]
     return fields
 
 

@@ -21,7 +21,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from twisted.web.iweb import UNKNOWN_LENGTH
 
 from llmproxyd.model import Response
-from llmproxyd.wire.fields import MAX_FIELDS, Framing, length_of, meaning, options
+from llmproxyd.wire.fields import MAX_FIELDS, Fields, Framing, length_of, meaning, options, plain
 from llmproxyd.wire.response import HTTP_1_0, HTTP_1_1, WireResponse
 
 MAX_HEAD = 64 * 1024
@@ -60,10 +60,11 @@ class BadAnswer(Exception):
 class _Heard:
     """What llhttp has told.  Apart from its reader, or the parser would hold who holds it."""
 
-    __slots__ = ("fields", "phrase", "pieces", "whole")
+    __slots__ = ("fields", "phrase", "pieces", "special", "whole")
 
     def __init__(self) -> None:
         self.fields: list[tuple[bytes, bytes]] = []
+        self.special: list[int] = []
         self.phrase = b""
         self.pieces: list[bytes] = []
         self.whole = False
@@ -72,7 +73,10 @@ class _Heard:
         self.phrase += piece
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name, value))
+        fields = self.fields
+        if name not in plain:
+            self.special.append(len(fields))
+        fields.append((name, value))
 
     def on_body(self, piece: bytes) -> None:
         self.pieces.append(piece)
@@ -231,16 +235,16 @@ class AnswerReader(HeadReader):
 
     def _read_heads(self, data: bytes) -> bytes | None:
         """Take interim heads and the final one; what follows them."""
-        rest: bytes | None = data
-        while rest and self.problem is None:
-            rest = self.read_head(rest)
-            if rest is None or self.problem is not None:
-                return None
+        rest = self.read_head(data)
+        while rest is not None:
             status = self.status
             if status >= 200:
                 self._end_of_head(status)
                 return rest if self.problem is None else None
             self._interim(status)
+            if not rest or self.problem is not None:
+                return None
+            rest = self.read_head(rest)
         return None
 
     def _interim(self, status: int) -> None:
@@ -261,14 +265,13 @@ class AnswerReader(HeadReader):
     def _end_of_head(self, status: int) -> None:
         """What the fields say about the body and the connection.  RFC 9112 §6.3, §9.3."""
         heard = self._heard
-        fields = heard.fields
+        fields = Fields(heard.fields, heard.special)
         length: int | None = None
         chunked = False
         connection: list[bytes] | None = None
-        for name, value in fields:
+        for place in heard.special:
+            name, value = fields[place]
             kind = meaning(name)
-            if not kind:
-                continue
             if kind is _CONTENT_LENGTH:
                 if length is not None or (length := length_of(value.rstrip(_SPACE))) is None:
                     return self._refuse("its content-length is no length, or there are two")
@@ -294,7 +297,7 @@ class AnswerReader(HeadReader):
             self._framing = _BY_CHUNKS
             self._tail = b""
             self._dry = 0
-            heard.fields = []  # those of the trailer are not the answer's
+            heard.fields, heard.special = [], []  # those of the trailer are not the answer's
         else:
             self._parser = None
             if length is None:

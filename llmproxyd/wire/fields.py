@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 
 MAX_FIELDS = 100
@@ -26,6 +26,21 @@ class Framing(IntEnum):
     """Equal to a framing field where ``_`` is read as ``-``, as some servers do."""
 
 
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""Fields that belong to one connection.  RFC 9110 §7.6.1."""
+
 _MEANINGS = {
     b"host": Framing.HOST,
     b"content-length": Framing.CONTENT_LENGTH,
@@ -41,6 +56,10 @@ _KNOWN = 1024
 """Spellings that are remembered."""
 
 
+plain: set[bytes] = set()
+"""Spellings of names that are nothing to the connection, as far as :data:`meaning` has met them."""
+
+
 class _Meanings(dict[bytes, Framing]):
     """By spelling; a name that is met for the first time is looked at once."""
 
@@ -48,11 +67,27 @@ class _Meanings(dict[bytes, Framing]):
         found = _MEANINGS.get(name.lower(), Framing.NONE)
         if len(self) < _KNOWN and len(name) <= 64:
             self[name] = found
+            if found is Framing.NONE and name.lower() not in HOP_BY_HOP:
+                plain.add(name)
         return found
 
 
 meaning: Callable[[bytes], Framing] = _Meanings().__getitem__
 """What the field of this name, in any case, means to the connection."""
+
+
+class Fields(list[tuple[bytes, bytes]]):
+    """The fields of a head as they came.
+
+    :ivar special: the places of all that may be something to the connection.  They are few, and
+        nobody need walk the others to find them.
+    """
+
+    __slots__ = ("special",)
+
+    def __init__(self, pairs: Iterable[tuple[bytes, bytes]] = (), special: Sequence[int] = ()) -> None:
+        super().__init__(pairs)
+        self.special = special
 
 
 def options(values: Iterable[bytes]) -> frozenset[bytes]:
