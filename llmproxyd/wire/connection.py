@@ -146,14 +146,13 @@ class Connection(TwistedProtocol):
         """The head is here, and perhaps more than that."""
         call = self._call
         assert call is not None
-        if piece:
-            response.receive(piece)
         if reader.complete:
-            response.completed()
-            response.end(DONE)
+            response.came_whole(piece)
             self._settle(reader)
             call.answer(response)
             return
+        if piece:
+            response.receive(piece)
         if reader.problem is not None:
             response.end(Failure(reader.problem))
             self._forget()

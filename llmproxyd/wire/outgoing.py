@@ -43,7 +43,7 @@ class Connection(Protocol):
 
 def field_lines(headers: RawHeaders) -> bytes:
     """*headers* as they stand on the wire, each line with its end."""
-    return b"\r\n".join([b": ".join(pair) for pair in headers]) + b"\r\n" if headers else b""
+    return b"\r\n".join(map(b": ".join, headers)) + b"\r\n" if headers else b""
 
 
 class Answer:

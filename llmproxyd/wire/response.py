@@ -136,6 +136,12 @@ class WireResponse:
         """More of the body will come, from *source*."""
         self._source = source
 
+    def came_whole(self, body: bytes) -> None:
+        """The whole message has come at once, *body* with its head."""
+        self._pending = body
+        self.complete = True
+        self._end = DONE
+
     def completed(self) -> None:
         """The whole message has come; its connection is somebody else's now."""
         self.complete = True

@@ -88,7 +88,7 @@ class Wheel:
         if not self._buckets:
             # After a rest: what has passed meanwhile held nothing.
             self._passed = max(self._passed, self._slot_of(self.seconds()))
-        slot = max(self._slot_of(timer.due) + 1, self._passed + 1)
+        slot = max(int(timer.due / self._tick), self._passed) + 1
         timer._slot = slot
         bucket = self._buckets.get(slot)
         if bucket is None:
