@@ -184,8 +184,23 @@ def _base(rig: Rig, variant: str) -> str:
     return f"http://127.0.0.1:{rig.upstream}"
 
 
-def _llmproxyd(rig: Rig, port: int, variant: str, twistd: list[str]) -> list[str]:
-    """The daemon as shipped, its request log on; only the upstream's address is another."""
+def _daemon(name: str, *more: str) -> Command:
+    """The daemon as shipped, its request log on; only the upstream's address is another.
+
+    :param more: further lines of its configuration.
+    """
+
+    def command(rig: Rig, port: int, variant: str, twistd: list[str]) -> list[str]:
+        lines = [*_lines(rig, variant), *more]
+        config = rig.scratch / f"{name}-{variant}.yaml"
+        config.write_text("\n".join(lines) + "\n")
+        program = str(rig.interpreter.parent / "twistd")
+        return [program, "-n", *twistd, "llmproxy", "--config", str(config), "--port", str(port)]
+
+    return command
+
+
+def _lines(rig: Rig, variant: str) -> list[str]:
     lines = ["upstreams:", "  openai:", f"    base_url: {_base(rig, variant)}"]
     if variant == "tls":
         lines += ["    tls:", f"      ca_file: {rig.authority}"]
@@ -193,10 +208,7 @@ def _llmproxyd(rig: Rig, port: int, variant: str, twistd: list[str]) -> list[str
         lines += ["    pool:", "      max_connections: 1100"]
     if variant == "upload":
         lines += ["server:", "  max_body: 4GiB"]
-    config = rig.scratch / f"llmproxyd-{variant}.yaml"
-    config.write_text("\n".join(lines) + "\n")
-    program = str(rig.interpreter.parent / "twistd")
-    return [program, "-n", *twistd, "llmproxy", "--config", str(config), "--port", str(port)]
+    return lines
 
 
 def _python_peer(script: str) -> Command:
@@ -276,8 +288,20 @@ def _nginx(rig: Rig, port: int, variant: str, _: list[str]) -> list[str]:
     return [rig.nginx, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(config)]
 
 
+POLICY = ("resilience:", "  default:")
+BREAKER = "    breaker: {enabled: true}"
+RETRY = "    retry: {max_retries: 3}"
+ERROR_LOG = "error_logging: {enabled: true}"
+REQUEST_LOG = "logging: {enabled: true}"
+
 COMMANDS: dict[str, Command] = {
-    "llmproxyd": _llmproxyd,
+    "llmproxyd": _daemon("llmproxyd"),
+    "with-breaker": _daemon("with-breaker", *POLICY, BREAKER),
+    "with-retry": _daemon("with-retry", *POLICY, RETRY),
+    "with-both": _daemon("with-both", *POLICY, BREAKER, RETRY),
+    "with-error-log": _daemon("with-error-log", ERROR_LOG),
+    "with-request-log": _daemon("with-request-log", REQUEST_LOG),
+    "with-all": _daemon("with-all", *POLICY, BREAKER, RETRY, ERROR_LOG, REQUEST_LOG),
     "nginx": _nginx,
     "aiohttp": _python_peer("aiohttp_proxy.py"),
     "aiohttp-app": _python_peer("aiohttp_app.py"),

@@ -19,6 +19,7 @@ class Goal:
     :ivar figure: the figure of *scenario* that counts.
     :ivar peer: the other one; None when the daemon's own figure counts.
     :ivar inverse: the peer's figure divided by ours, instead of ours by the peer's.
+    :ivar more: what the peer's figure is above ours counts.
     :ivar unit: what the number is followed by.
     :ivar marks: floor, goal and, if there is one, moonshot.
     :ivar least: whether more is better.
@@ -34,6 +35,7 @@ class Goal:
     inverse: bool = False
     least: bool = False
     scale: float = 1.0
+    more: bool = False
 
 
 GOALS = (
@@ -51,6 +53,7 @@ GOALS = (
     Goal("memory per open stream", "streams", "kilobytes", None, (14, 10, 8), " KB"),
     Goal("big body to the client", "big-download", "megabytes", None, (250, 500), " MB/s", least=True),
     Goal("big body from the client", "big-upload", "megabytes", None, (250, 500), " MB/s", least=True),
+    Goal("CPU of breaker, retry, budget", "policies", "cpu", "with-both", (10,), " µs", more=True),
     Goal("idle connections: worst reply", "idle", "worst", None, (200, 50), " ms", scale=0.001),
 )
 """The table of goals.  The floor of the last row, "others unharmed", is set here at 200 ms."""
@@ -79,7 +82,7 @@ def _judge(goal: Goal, peers: dict[str, dict[str, Any]]) -> Verdict:
         other = peers.get(goal.peer, {}).get(goal.figure)
         if not other or not value:
             return Verdict(goal, None, "not measured")
-        value = other / value if goal.inverse else value / other
+        value = _against(goal, value, float(other))
     names = ("floor", "GOAL", "MOONSHOT")
     reached = [
         name
@@ -87,6 +90,12 @@ def _judge(goal: Goal, peers: dict[str, dict[str, Any]]) -> Verdict:
         if (value >= mark if goal.least else value <= mark)
     ]
     return Verdict(goal, value, reached[-1] if reached else "below floor")
+
+
+def _against(goal: Goal, ours: float, other: float) -> float:
+    if goal.more:
+        return other - ours
+    return other / ours if goal.inverse else ours / other
 
 
 def text_of(facts: dict[str, str], results: Results, measured: Sequence[Scenario]) -> str:

@@ -5,6 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+POLICIES = (
+    "llmproxyd",
+    "with-breaker",
+    "with-retry",
+    "with-both",
+    "with-error-log",
+    "with-request-log",
+    "with-all",
+)
 PROXIES = ("llmproxyd", "nginx", "aiohttp", "stock")
 REQUEST_COLUMNS = {"rate": "req/s", "cpu": "CPU µs/req", "p50": "p50 µs", "p99": "p99 µs", "busy": "CPU busy"}
 EVENT_COLUMNS = {
@@ -82,6 +91,12 @@ def scenarios(*, quick: bool) -> list[Scenario]:
 
     large = {"kind": "json", "send": 51_200, "receive": 51_200, "connections": 16, **window}
     secure = {"kind": "json", "send": 2048, "receive": 1024, "connections": 16, **window}
+
+    def policies(name: str, text: str, job: dict[str, Any], columns: dict[str, str]) -> Scenario:
+        return Scenario(name, "policies", text, job | window, columns, POLICIES, repeats=repeats + 2)
+
+    small = {"kind": "json", "send": 2048, "receive": 1024, "connections": 16}
+    stream = {"kind": "sse", "pace": 100, "connections": 50}
     return [
         chat(1),
         chat(16),
@@ -117,6 +132,8 @@ def scenarios(*, quick: bool) -> list[Scenario]:
             fresh=True,
             repeats=1 if quick else 3,
         ),
+        policies("policies", "as json-16, with what absorbs and records failure", small, REQUEST_COLUMNS),
+        policies("policies-sse", "as sse-5000, with the same", stream, EVENT_COLUMNS),
         body("download", "answer", "plain"),
         body("upload", "request", "upload"),
         Scenario(
