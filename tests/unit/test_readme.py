@@ -1,33 +1,83 @@
-"""What the README says is so."""
+"""What the README and the documents beside it say is so."""
 
 from __future__ import annotations
 
+import ast
 import io
+import json
 import re
+from dataclasses import fields
+from importlib import resources
 from pathlib import Path
 
 import pytest
+import yaml
 from docutils.core import publish_string
 
-from llmproxyd.config.load import load
-from llmproxyd.faults.language import KINDS, OPTIONS, SetFault, parse
+from llmproxyd.config.load import load, presets
+from llmproxyd.config.schema import Config
+from llmproxyd.faults.language import (
+    KINDS,
+    OPTIONS,
+    ResetBreaker,
+    SetFault,
+    ShowBreakers,
+    TripBreaker,
+    parse,
+)
+from llmproxyd.model import BreakerChanged, CredentialRested, Retrying
+from llmproxyd.observe.requestlog import Absorbed, text_event
 from llmproxyd.providers.registry import registry
+from llmproxyd.resilience.breaker import BreakerPolicy
+from llmproxyd.resilience.budget import BudgetPolicy
+from llmproxyd.resilience.policy import Hold, Resilience
+from llmproxyd.resilience.retry import NATIVE, Retry
+from llmproxyd.resilience.timeouts import Timeouts
+from llmproxyd.resilience.verdict import HardStop, Recategorize
 from llmproxyd.tap import Options
+from llmproxyd.transform.body import Transforms
+from llmproxyd.transform.paths import rewrite
+from llmproxyd.transform.rules import Transform
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.rst").read_text()
+DOCS = ("docs/errors.rst", "docs/logs.rst", "docs/resilience.rst", "docs/transforms.rst")
+TEXTS = {"README.rst": README} | {name: (ROOT / name).read_text() for name in DOCS}
+KEYS = {one.name for one in fields(Config)} | {"target_proxy"}
 
 
-def block_with(text: str) -> str:
-    """The literal block that holds *text*, without its indentation."""
-    blocks = re.findall(r"::\n\n((?:    .*\n|\n)+)", README)
-    found = [block for block in blocks if text in block]
+def blocks_of(text: str) -> list[str]:
+    """The literal blocks of *text*, without their indentation."""
+    found = re.findall(r"::\n\n((?:    .*\n|\n)+)", text)
+    return [re.sub(r"(?m)^    ", "", block) for block in found]
+
+
+def block_with(text: str, name: str = "README.rst") -> str:
+    """The literal block of the document *name* that holds *text*."""
+    found = [block for block in blocks_of(TEXTS[name]) if text in block]
     assert len(found) == 1, f"{len(found)} blocks hold {text!r}"
-    return re.sub(r"(?m)^    ", "", found[0])
+    return found[0]
+
+
+CONFIGURATIONS = [
+    (name, block)
+    for name, text in TEXTS.items()
+    for block in blocks_of(text)
+    if re.match(r"[a-z_]+:( |\n)", block) and block.partition(":")[0] in KEYS
+]
+
+
+def loaded(tmp_path: Path, text: str) -> Config:
+    """The configuration *text*, where every variable that it names is set."""
+    file = tmp_path / "llmproxyd.yaml"
+    file.write_text(text)
+    file.chmod(0o600)
+    environ = {name: f"secret-{name}" for name in re.findall(r"\$\{(\w+)\}", text)}
+    return load(file=file, environ=environ, providers=registry())
 
 
 @pytest.mark.parametrize(
-    "name", ["README.rst", "CHANGELOG.rst", "docs/performance.rst", "benchmarks/README.rst"]
+    "name", ["README.rst", "CHANGELOG.rst", *DOCS, "docs/performance.rst", "benchmarks/README.rst"]
 )
 def test_it_is_valid(name: str) -> None:
     said = io.StringIO()
@@ -57,13 +107,206 @@ def test_the_examples_of_options_are_understood() -> None:
 
 
 def test_the_example_of_a_configuration_loads(tmp_path: Path) -> None:
-    file = tmp_path / "llmproxyd.yaml"
-    file.write_text(block_with("my-vllm"))
-    file.chmod(0o600)
-    config = load(file=file, environ={"OPENAI_API_KEY": "sk-x"}, providers=registry())
+    config = loaded(tmp_path, block_with("my-vllm"))
     assert config.upstreams["my-vllm"].base_url == "http://10.0.0.5:8000"
     assert [rule.name for rule in config.faults.rules] == ["flaky-gpt"]
-    assert config.warnings == ()
+
+
+@pytest.mark.parametrize(("name", "block"), CONFIGURATIONS)
+def test_every_example_of_a_configuration_loads_without_a_warning(
+    name: str, block: str, tmp_path: Path
+) -> None:
+    assert loaded(tmp_path, block).warnings == ()
+
+
+def test_the_examples_of_configurations_are_found() -> None:
+    assert {name for name, _ in CONFIGURATIONS} == TEXTS.keys() - {"docs/errors.rst"}
+
+
+def test_every_document_that_is_named_is_there() -> None:
+    for name, text in TEXTS.items():
+        for link in re.findall(r"<([\w./-]+)>`__?", text):
+            assert (ROOT / name).parent.joinpath(link).is_file(), link
+
+
+# The screens.
+
+
+def test_sillytaverns_file_is_read_as_it_is_said(tmp_path: Path) -> None:
+    config = loaded(tmp_path, block_with("target_proxy"))
+    assert config.server.single_upstream == "target"
+    assert config.upstreams["target"].base_url == "https://your-target-proxy.com/proxy/your-service"
+    assert all("8765" in one for one in config.listen)
+    assert (config.timeouts.connect, config.timeouts.headers, config.timeouts.idle) == (120, 120, 120)
+    assert (config.logging.folder, config.error_logging.folder) == (
+        tmp_path / "logs",
+        tmp_path / "logs" / "errors",
+    )
+    assert config.logging.enabled
+    assert config.error_logging.enabled
+    breaker = config.resilience["default"].breaker
+    assert (breaker.enabled, breaker.failure_threshold, breaker.recovery_timeout) == (True, 5, 60)
+
+
+def test_what_is_left_out_of_sillytaverns_file_is_told_as_it_is_said(tmp_path: Path) -> None:
+    told = re.search(r"``config\.yaml:17: NAME: (.+)``", README)
+    assert told is not None
+    file = tmp_path / "config.yaml"
+    file.write_text("\n" * 13 + block_with("target_proxy").rstrip() + "\n" + "extra: {enabled: true}\n")
+    (warning,) = load(file=file, environ={}, providers=registry()).warnings
+    assert warning == f"{file}:17: extra: {told.group(1)}"
+
+
+def test_the_variables_of_venice_are_those_of_its_preset() -> None:
+    file = resources.files("llmproxyd.config") / "presets" / "venice.yaml"
+    known = yaml.safe_load(file.read_text())["environment"]
+    rows = re.findall(r"(?m)^``([A-Z_]+)`` +``([^`]+)``", README)
+    assert dict(rows) == {name: str(one["default"]) for name, one in known.items()}
+
+
+def test_the_presets_are_all_named() -> None:
+    table = README[README.index("\nPresets:\n") :].partition("Standard input")[0]
+    assert sorted(re.findall(r"(?m)^``(\w+)``", table)) == presets()
+
+
+def test_the_file_for_a_flaky_endpoint_does_what_is_said(tmp_path: Path) -> None:
+    config = loaded(tmp_path, block_with("my-endpoint: {"))
+    assert config.server.single_upstream == "my-endpoint"
+    policy = config.resilience["default"]
+    assert (policy.retry.max_retries, policy.breaker.enabled) == (3, True)
+
+
+@pytest.mark.parametrize("name", ["README.rst", "docs/resilience.rst"])
+def test_the_statuses_that_are_tried_again_are_these(name: str) -> None:
+    (row,) = re.findall(r"(?m)^(408(?:, \d{3}| to \d{3})+)  ", TEXTS[name])
+    told: set[int] = set()
+    for part in row.split(", "):
+        first, _, last = part.partition(" to ")
+        told.update(range(int(first), int(last or first) + 1))
+    assert told == NATIVE
+
+
+def test_the_commands_for_breakers_are_understood() -> None:
+    name = "my-endpoint"
+    for text, command in (
+        ("breaker", ShowBreakers()),
+        (f"breaker trip {name}", TripBreaker(name)),
+        (f"breaker reset {name}", ResetBreaker(name)),
+    ):
+        assert f"\n``{text}``  " in README
+        assert parse(text) == command
+
+
+def retrying(upstream: str, failed: str, delay: float, of: int, request: str, to: str = "") -> Retrying:
+    return Retrying(
+        number=7,
+        request_id=request,
+        upstream=upstream,
+        failed=failed,
+        delay=delay,
+        retry=1 if to else 2,
+        of=of,
+        to=to or upstream,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "event"),
+    [
+        ("README.rst", retrying("my-endpoint", "overloaded (529)", 4.0, 3, "1f0c9a7e-7")),
+        ("docs/logs.rst", retrying("openai", "overloaded (529)", 4.0, 10, "1f0c9a7e-7")),
+        ("docs/resilience.rst", retrying("openai", "overloaded (529)", 4.0, 10, "1f0c9a7e-7")),
+        (
+            "docs/resilience.rst",
+            retrying("my-endpoint", "unavailable (503)", 0.0, 3, "1f0c9a7e-8", to="spare"),
+        ),
+        (
+            "docs/resilience.rst",
+            CredentialRested(upstream="openai", which=1, status=429, seconds=30.0, left=1),
+        ),
+        (
+            "docs/resilience.rst",
+            BreakerChanged(
+                name="openai", before="closed", after="open", cause="5 failures in a row", seconds=60.0
+            ),
+        ),
+    ],
+)
+def test_the_lines_of_the_log_are_written_so(name: str, event: Absorbed) -> None:
+    assert f"{text_event(event, symbols=False)}\n" in TEXTS[name]
+
+
+# The documents.
+
+
+def codes_of(tree: ast.Module) -> dict[str, int]:
+    """Status by code of every error that the module makes itself."""
+    found = {}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            continue
+        values = [one.value for one in node.args if isinstance(one, ast.Constant)]
+        match values:
+            case [int(status), str(code), *_] if node.func.id in ERRORS:
+                found[code] = status
+    return found
+
+
+ERRORS = ("BadRequest", "Final", "Refused", "Retryable")
+
+
+def test_every_code_of_an_error_is_listed_with_its_status_and_no_other() -> None:
+    made = {"local_only": 403, "error_log_unreadable": 500}
+    for file in (ROOT / "llmproxyd").rglob("*.py"):
+        made |= codes_of(ast.parse(file.read_text()))
+    assert len(made) > 30
+    text = TEXTS["docs/errors.rst"]
+    rows = re.findall(r"(?m)^``(\w+)`` +(\d{3}) ", text)
+    sandbox = re.findall(r"``(sandbox_\w+)``\s+\((\d{3})\)", text)
+    assert {code: int(status) for code, status in rows + sandbox} == made
+    assert "``hard_stop``  " in text
+
+
+@pytest.mark.parametrize(
+    "kind", [Resilience, Retry, BudgetPolicy, BreakerPolicy, Hold, Recategorize, HardStop, Timeouts]
+)
+def test_every_key_of_a_policy_is_explained(kind: type) -> None:
+    # A description is for whoever reads the file.
+    names = {one.name for one in fields(kind)} - {"description"}
+    text = TEXTS["docs/resilience.rst"]
+    assert sorted(name for name in names if not re.search(rf"\b{name}\b", text)) == []
+
+
+def test_every_timeout_has_a_code() -> None:
+    for one in fields(Timeouts):
+        assert re.search(rf"(?m)^``{one.name}`` .*``{one.name}_timeout``", TEXTS["docs/resilience.rst"])
+
+
+def test_a_body_is_changed_as_it_is_said(tmp_path: Path) -> None:
+    name = "docs/transforms.rst"
+    config = loaded(tmp_path, block_with("drop_unless", name))
+    rules = config.upstreams["my-endpoint"].transform
+    body, sent = (block_with(text, name).strip() for text in ('"max_tokens"', '"max_completion_tokens"'))
+    changed = Transforms(rules).apply("chat", None, body.encode())
+    assert changed is not None
+    assert json.loads(changed) == json.loads(sent)
+    assert list(json.loads(changed)) == list(json.loads(sent))
+    assert Transforms(rules).apply("embeddings", None, body.encode()) is None
+
+
+def test_every_operation_of_a_rule_is_explained() -> None:
+    rows = re.findall(r"(?m)^``(\w+)``  ", TEXTS["docs/transforms.rst"])
+    assert rows == [one.name for one in fields(Transform) if one.name not in ("endpoints", "models", "paths")]
+
+
+def test_paths_are_others_as_it_is_said(tmp_path: Path) -> None:
+    config = loaded(tmp_path, block_with("paths:", "docs/transforms.rst"))
+    (rule,) = config.upstreams["my-endpoint"].transform
+    found = [rewrite(rule.paths, path) for path in (b"/v1/files/7", b"/v1/models")]
+    assert [(one.target, one.root) for one in found if one] == [(b"/files/7", True), (b"/models", False)]
+
+
+# The tables.
 
 
 def test_every_provider_is_named() -> None:
