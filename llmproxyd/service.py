@@ -297,6 +297,9 @@ class Daemon(Service):
                     for name, one in sorted(self._upstreams.items())
                 ],
                 default=config.server.single_upstream or config.default_upstream,
+                single=config.server.single_upstream,
+                prefix=config.server.path_prefix.rstrip("/"),
+                preset=config.preset,
                 providers=self.providers.values(),
                 timeouts=config.timeouts,
                 sandbox=config.sandbox.enabled,

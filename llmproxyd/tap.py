@@ -27,9 +27,11 @@ from llmproxyd.faults.language import LanguageError, parse_mode
 from llmproxyd.listen import StartError, endpoints
 from llmproxyd.observe.logs import Observer
 from llmproxyd.observe.output import Output
+from llmproxyd.observe.recording import secrets_in
 from llmproxyd.observe.requestlog import RequestLog
 from llmproxyd.providers.base import Provider
 from llmproxyd.providers.registry import ProviderError, registry
+from llmproxyd.redaction import Redactor
 
 DEFAULT_PORT = 8888
 
@@ -60,8 +62,9 @@ class Options(usage.Options):
     ]
     longdesc = (
         "A proxy between LLM clients and LLM providers. It passes everything through unchanged; "
-        "on command (n, c, r, u, error KIND, status, help, q at its terminal) it answers with "
-        "the provider's own errors."
+        "on command (n, c, r, u, error KIND, breaker, status, help, q at its terminal) it answers "
+        "with the provider's own errors; where its configuration says so it absorbs failure, and "
+        "puts it on record."
     )
 
     config: Config
@@ -176,7 +179,13 @@ class Top(Service):
         requests = RequestLog(
             self.output, self._reactor, time.time, as_json=as_json, least=config.logging.level
         )
-        self.observer = Observer(self.output, config.logging.level, as_json=as_json, before=requests.flush)
+        self.observer = Observer(
+            self.output,
+            config.logging.level,
+            as_json=as_json,
+            before=requests.flush,
+            redactor=Redactor(secrets_in(config)),
+        )
         ready_file = options["ready-file"]
         self.daemon = Daemon(
             config,

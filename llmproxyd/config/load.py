@@ -71,6 +71,7 @@ def load(
         _with_folders(config, folders),
         source=path,
         state_folder=state_folder(environ),
+        preset=written.preset,
         imported=written.imported or (path is None and _listens_by_preset(walker)),
         warnings=tuple(warnings),
     )
@@ -96,6 +97,7 @@ class _Written:
     exported: list[Table] = field(default_factory=list)
     theirs: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
     imported: bool = False
+    preset: str | None = None
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -117,6 +119,7 @@ def _written(path: Path | None, preset: str | None, environ: Mapping[str, str]) 
         found.warnings += translation.warnings
         problems += translation.problems
         names = list(dict.fromkeys([translation.preset, *names]))
+    found.preset = names[-1] if names else None
     for name in names:
         if (table := _table(_preset(name), problems)) is not None:
             below, above, wrong = variables.settings_of(table, environ)

@@ -221,6 +221,7 @@ class Config:
     :param source: the file it was read from.
     :param warnings: what the operator should know, one sentence each.
     :param state_folder: where what has no path of its own is kept.
+    :param preset: the name of the one in force.
     :param imported: where it listens was said by another program's file, or by a preset; nobody
         wrote it for this one.
     """
@@ -242,6 +243,7 @@ class Config:
     warnings: tuple[str, ...] = field(default=(), metadata=NOT_A_KEY, compare=False)
     state_folder: Path = field(default=Path(), metadata=NOT_A_KEY)
     imported: bool = field(default=False, metadata=NOT_A_KEY, compare=False)
+    preset: str | None = field(default=None, metadata=NOT_A_KEY, compare=False)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the keys taken together."""

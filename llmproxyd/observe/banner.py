@@ -42,6 +42,9 @@ class Facts:
 
     :param addresses: URLs on which we listen; the first is the one shown to clients.
     :param sandbox: answers come from the built-in stand-in.
+    :param preset: the name of the one in force.
+    :param single: the upstream that everything goes to, if there is such a one.
+    :param prefix: begins every path that is served.
     """
 
     version: str
@@ -56,6 +59,9 @@ class Facts:
     notes: Sequence[str]
     warnings: Sequence[str]
     symbols: bool
+    preset: str | None = None
+    single: str | None = None
+    prefix: str = ""
 
 
 def variables(base_url: str, providers: Iterable[Provider], *, sandbox: bool) -> dict[str, str]:
@@ -81,7 +87,7 @@ def banner(facts: Facts) -> str:
     sign = "🔧 " if facts.symbols else ""
     lines = [rule, f"{sign}llmproxyd {facts.version}" + (" (sandbox)" if facts.sandbox else ""), rule]
     lines += ["Listening on " + ", ".join(facts.addresses)]
-    lines += [f"Configuration: {facts.source or 'defaults'}", f"State folder: {facts.state_folder}", ""]
+    lines += [f"Configuration: {_source(facts)}", f"State folder: {facts.state_folder}", ""]
     lines += _exports(facts)
     lines += _upstreams(facts)
     timeouts = facts.timeouts
@@ -106,8 +112,29 @@ def _retries(facts: Facts) -> str:
     return ""
 
 
+def _source(facts: Facts) -> str:
+    named = [] if facts.source is None else [facts.source]
+    named += [] if facts.preset is None else [f"preset {facts.preset}"]
+    return ", ".join(named) or "defaults"
+
+
+def _to_single(facts: Facts, place: Place) -> list[str]:
+    """Where clients are pointed when all that they ask goes to one upstream."""
+    hosts = next((one.hosts for one in facts.providers if one.name == place.provider), {})
+    paths = {name: hosts[name] for name in SDKS if name in hosts} or {"OPENAI_BASE_URL": "/v1"}
+    lines = [f"Everything goes to {place.name}. To use it, set:"]
+    for name, path in paths.items():
+        # A base that has the version already takes paths without it.
+        path = "" if path and place.base_url.endswith(path) else path
+        lines.append(f"  export {name}={facts.addresses[0]}{facts.prefix}{path}")
+    return [*lines, ""]
+
+
 def _exports(facts: Facts) -> list[str]:
-    found = variables(facts.addresses[0], facts.providers, sandbox=facts.sandbox)
+    for place in facts.upstreams:
+        if place.name == facts.single and not facts.sandbox:
+            return _to_single(facts, place)
+    found = variables(facts.addresses[0] + facts.prefix, facts.providers, sandbox=facts.sandbox)
     lines = ["To use with goose, set these environment variables:"]
     lines += [f"  export {name}={value}" for name, value in found.items() if name in GOOSE]
     lines += ["", "To use with the OpenAI, Anthropic and Google SDKs:"]
@@ -124,9 +151,13 @@ def _upstreams(facts: Facts) -> list[str]:
         address = facts.upstreams[0].base_url.rpartition("/")[0]
         names = ", ".join(place.name for place in facts.upstreams)
         return [f"Upstreams: all answered by the sandbox at {address}", f"  {names}", ""]
+    places = facts.upstreams
     lines = ["Upstreams:"]
-    width = max(len(place.name) for place in facts.upstreams)
-    for place in facts.upstreams:
+    if facts.single is not None:
+        places = [place for place in places if place.name == facts.single]
+        lines = ["Upstreams (others with /to/NAME/):"]
+    width = max(len(place.name) for place in places)
+    for place in places:
         notes = ["default"] if place.name == facts.default else []
         if place.provider != place.name:
             notes.append(f"speaks {place.provider}")

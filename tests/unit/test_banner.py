@@ -141,3 +141,40 @@ def test_banner_is_whole_lines_between_rules() -> None:
 
 def test_a_place_has_no_room_for_a_key() -> None:
     assert set(Place.__slots__) == {"name", "provider", "base_url", "keyed", "absorbs"}
+
+
+SINGLE = [
+    ("openai", "https://example.com/proxy/service", "", "/v1"),
+    ("openai", "https://example.com/v1", "", ""),
+    ("venice", "https://api.venice.ai/api/v1", "/api/v1", "/api/v1"),
+    ("anthropic", "https://api.anthropic.com", "", ""),
+]
+
+
+@pytest.mark.parametrize(("provider", "base_url", "prefix", "path"), SINGLE)
+def test_where_all_goes_to_one_upstream_one_variable_points_there(
+    provider: str, base_url: str, prefix: str, path: str
+) -> None:
+    place = Place("target", provider, base_url, keyed=False)
+    facts = replace(
+        FACTS, upstreams=[*FACTS.upstreams, place], single="target", default="target", prefix=prefix
+    )
+    text = banner(facts)
+    variable = "ANTHROPIC_BASE_URL" if provider == "anthropic" else "OPENAI_BASE_URL"
+    assert exports(text) == {variable: URL + path}
+    assert base_url in text
+    assert "10.0.0.1" not in text
+
+
+def test_the_preset_is_named() -> None:
+    assert "Configuration: preset venice" in banner(replace(FACTS, preset="venice"))
+    assert "Configuration: c.yaml, preset team" in banner(replace(FACTS, source="c.yaml", preset="team"))
+    assert "Configuration: defaults" in banner(FACTS)
+
+
+def test_what_is_absorbed_stands_beside_its_upstream() -> None:
+    places = [replace(FACTS.upstreams[0], absorbs=("3 retries", "breaker")), *FACTS.upstreams[1:]]
+    text = banner(replace(FACTS, upstreams=places))
+    assert "https://api.anthropic.com  (with a stored key, 3 retries, breaker)" in text
+    assert "retries: none" not in text
+    assert "retries: none" in banner(FACTS)
