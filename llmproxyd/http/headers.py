@@ -105,13 +105,37 @@ def for_upstream(headers: RawHeaders, host: bytes) -> list[tuple[bytes, bytes]]:
 def content_of(headers: RawHeaders) -> tuple[bytes, bytes]:
     """The values of ``Content-Type`` and ``Content-Encoding``, empty where there is none."""
     media = coding = b""
-    for name, value in headers:
-        length = len(name)
-        if length == 12 and not media and name.lower() == b"content-type":
-            media = value
-        elif length == 16 and not coding and name.lower() == b"content-encoding":
-            coding = value
+    places = headers.special if isinstance(headers, Fields) else range(len(headers))
+    for place in places:
+        name, value = headers[place]
+        kind = _content(name)
+        if kind is _Content.TYPE:
+            media = media or value
+        elif kind is _Content.CODING:
+            coding = coding or value
     return media, coding
+
+
+class _Content(IntEnum):
+    """What a field tells of the body."""
+
+    NOTHING = 0
+    TYPE = 1
+    CODING = 2
+
+
+class _Contents(dict[bytes, _Content]):
+    """By spelling, as :class:`_Ways`."""
+
+    def __missing__(self, name: bytes) -> _Content:
+        kinds = {b"content-type": _Content.TYPE, b"content-encoding": _Content.CODING}
+        kind = kinds.get(name.lower(), _Content.NOTHING)
+        if len(self) < _KNOWN and len(name) <= 64:
+            self[name] = kind
+        return kind
+
+
+_content: Callable[[bytes], _Content] = _Contents().__getitem__
 
 
 def first(headers: RawHeaders, name: bytes) -> bytes | None:

@@ -41,6 +41,9 @@ HOP_BY_HOP = frozenset(
 )
 """Fields that belong to one connection.  RFC 9110 §7.6.1."""
 
+CONTENT = frozenset({b"content-type", b"content-encoding"})
+"""Fields that tell how a body is to be read.  RFC 9110 §8.3, §8.4."""
+
 _MEANINGS = {
     b"host": Framing.HOST,
     b"content-length": Framing.CONTENT_LENGTH,
@@ -52,12 +55,14 @@ _MEANINGS = {
     b"transfer_encoding": Framing.LOOKALIKE,
 }
 
+_ASKED_FOR = HOP_BY_HOP | CONTENT
+
 _KNOWN = 1024
 """Spellings that are remembered."""
 
 
 plain: set[bytes] = set()
-"""Spellings of names that are nothing to the connection, as far as :data:`meaning` has met them."""
+"""Spellings of names that nobody asks for here, as far as :data:`meaning` has met them."""
 
 
 class _Meanings(dict[bytes, Framing]):
@@ -67,7 +72,7 @@ class _Meanings(dict[bytes, Framing]):
         found = _MEANINGS.get(name.lower(), Framing.NONE)
         if len(self) < _KNOWN and len(name) <= 64:
             self[name] = found
-            if found is Framing.NONE and name.lower() not in HOP_BY_HOP:
+            if found is Framing.NONE and name.lower() not in _ASKED_FOR:
                 plain.add(name)
         return found
 
@@ -79,8 +84,8 @@ meaning: Callable[[bytes], Framing] = _Meanings().__getitem__
 class Fields(list[tuple[bytes, bytes]]):
     """The fields of a head as they came.
 
-    :ivar special: the places of all that may be something to the connection.  They are few, and
-        nobody need walk the others to find them.
+    :ivar special: the places of all that may be something to the connection, or tell how the body
+        is to be read.  They are few, and nobody need walk the others to find them.
     """
 
     __slots__ = ("special",)
