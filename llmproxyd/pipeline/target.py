@@ -22,13 +22,22 @@ class Target:
     :ivar model: as it is called there.
     :ivar path: raw path and query, to append to the upstream's base.
     :ivar prepared: all but the body, where one key and one path do for every attempt.
+    :ivar foreign: the client meant another host: its credential stays here.
     """
 
-    __slots__ = ("body", "model", "path", "prepared", "upstream")
+    __slots__ = ("body", "foreign", "model", "path", "prepared", "upstream")
 
     def __init__(
-        self, upstream: Upstream, model: str | None, path: bytes, body: Kept, prepared: Outgoing | None = None
+        self,
+        upstream: Upstream,
+        model: str | None,
+        path: bytes,
+        body: Kept,
+        prepared: Outgoing | None = None,
+        *,
+        foreign: bool = False,
     ) -> None:
+        self.foreign = foreign
         self.upstream = upstream
         self.model = model
         self.path = path
@@ -39,9 +48,9 @@ class Target:
         """What is sent, with *key* where there are several."""
         if key is None:
             if self.prepared is None:
-                self.prepared = outgoing(self.upstream, request, self.path)
+                self.prepared = outgoing(self.upstream, request, self.path, foreign=self.foreign)
             return self.prepared
-        return outgoing(self.upstream, request, self.path, key)
+        return outgoing(self.upstream, request, self.path, key, foreign=self.foreign)
 
 
 def own_target(exchange: Exchange, body: Kept) -> Target:
@@ -76,7 +85,8 @@ def fallbacks_of(exchange: Exchange, body: Kept) -> deque[Target]:
                 changed = with_model(body.read(body.length), model)
                 sent = body if changed is None else KeptBytes(changed)
         sent = transformed(other, exchange, sent)
-        found.append(Target(other, model or exchange.model, path, sent))
+        foreign = other.origin != route.upstream.origin
+        found.append(Target(other, model or exchange.model, path, sent, foreign=foreign))
     return found
 
 

@@ -97,18 +97,23 @@ class Outgoing(NamedTuple):
     headers: WireHeaders
 
 
-def outgoing(upstream: Upstream, request: Request, target: bytes, key: Secret | None = None) -> Outgoing:
+def outgoing(
+    upstream: Upstream, request: Request, target: bytes, key: Secret | None = None, *, foreign: bool = False
+) -> Outgoing:
     """*request* as *upstream* is to have it, under *target*.
 
     The client's end-to-end fields, and a stored key in place of its own.
 
     :param key: the one to use, where the upstream has several.
+    :param foreign: the client meant another one: its credential is not for this.
     """
     if key is None and upstream.keys:
         key = upstream.keys[0]
     replaced = {name.lower() for name, _ in upstream.headers}
-    if key is not None:
+    if key is not None or foreign:
         replaced |= CREDENTIAL_FIELDS
+    if foreign:
+        replaced.add(b"cookie")
     fields = for_upstream(request.headers, upstream.host)
     if replaced:
         fields = [pair for pair in fields if pair[0].lower() not in replaced]
@@ -118,6 +123,7 @@ def outgoing(upstream: Upstream, request: Request, target: bytes, key: Secret | 
     if key is not None:
         place = upstream.provider.credential
         fields.append((place.header, place.prefix + key.reveal().encode()))
+    if key is not None or foreign:
         target = _without_key(target)
     rewritten = rewrite(upstream.paths, target) if upstream.paths else None
     base = upstream.base

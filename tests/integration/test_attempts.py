@@ -519,6 +519,34 @@ async def test_another_upstream_stands_in_under_its_own_name_for_the_model(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_clients_credential_stays_with_the_host_that_it_is_for(
+    bench: Bench, upstream: FakeUpstream
+) -> None:
+    other = FakeUpstream(works()).listen(reactor)
+    try:
+        upstream.scripts = [failed()]
+        fallbacks = [{"upstream": "spare"}]
+        proxy = bench.proxy(
+            upstreams={
+                "openai": {"fallbacks": fallbacks},
+                "spare": {"provider": "openai", "base_url": other.url},
+            }
+        )
+        secret = (b"authorization: Bearer of-the-client", b"cookie: a=b")
+        client = await bench.client(proxy)
+        got = await client.ask(request(CHAT + b"?key=of-the-client&a=b", *secret, b"x-other: c", body=ASKED))
+        assert got.status == 200
+        (sent,) = other.requests
+        assert sent.target == CHAT + b"?a=b"
+        assert sent.all(b"x-other") == [b"c"]
+        for name in (b"authorization", b"cookie"):
+            assert not sent.all(name)
+            assert upstream.requests[0].all(name)
+    finally:
+        await other.stop()
+
+
+@pytest_twisted.ensureDeferred
 async def test_what_fails_everywhere_is_not_tried_elsewhere(bench: Bench, upstream: FakeUpstream) -> None:
     other = FakeUpstream(works()).listen(reactor)
     try:
