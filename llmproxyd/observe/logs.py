@@ -12,6 +12,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from zope.interface import implementer
 
 from llmproxyd.observe.output import Output
+from llmproxyd.redaction import Redactor
 
 LEVELS = {
     "debug": LogLevel.debug,
@@ -47,17 +48,28 @@ class Observer:
     """Writes events of *level* and above.
 
     What other parts of Twisted say at ``info`` (which factory starts on which port) shows at
-    ``debug`` only: the banner says it better.
+    ``debug`` only: the banner says it better.  An exception may hold what it failed on, so of
+    failures nothing is written that is a secret; an event's ``secrets`` are further ones.
 
     :param before: called before each line, so that batched lines keep their place.
+    :param redactor: knows the secrets of the configuration.
     """
 
-    def __init__(self, output: Output, level: str, *, as_json: bool, before: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        output: Output,
+        level: str,
+        *,
+        as_json: bool,
+        before: Callable[[], None],
+        redactor: Redactor | None = None,
+    ) -> None:
         self._output = output
         self._level = LEVELS[level]
         self._debug = level == "debug"
         self._as_json = as_json
         self._before = before
+        self._redactor = Redactor() if redactor is None else redactor
 
     def __call__(self, event: LogEvent) -> None:
         level = event.get("log_level", LogLevel.info)
@@ -69,7 +81,10 @@ class Observer:
         self._before()
         text = formatEvent(event)
         failure = event.get("log_failure")
-        trace = failure.getTraceback() if failure is not None else None
+        trace = None
+        if failure is not None:
+            redactor = self._redactor.knowing(event.get("secrets", ()))
+            text, trace = redactor.text(text), redactor.text(failure.getTraceback())
         wall = event["log_time"]
         if self._as_json:
             members = {"ts": json_time(wall), "level": level.name, "logger": namespace, "message": text}

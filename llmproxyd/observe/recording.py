@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from urllib.parse import unquote
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -62,13 +63,11 @@ class Recording:
 def secrets_in(value: object) -> Iterator[Secret]:
     """Every secret within *value*: a dataclass, a mapping, a list.
 
-    Of a field's value (``Bearer …``) also what stands behind its scheme.
+    Of a field's value (``Bearer …``) also what stands behind its scheme, of a URL the login in it.
     """
     if isinstance(value, Secret):
         yield value
-        scheme, _, rest = value.reveal().partition(" ")
-        if rest and scheme.isalpha():
-            yield Secret(rest.strip())
+        yield from map(Secret, _within(value.reveal()))
     elif is_dataclass(value):
         for one in fields(value):
             yield from secrets_in(getattr(value, one.name))
@@ -78,3 +77,15 @@ def secrets_in(value: object) -> Iterator[Secret]:
     elif isinstance(value, tuple | list):
         for below in value:
             yield from secrets_in(below)
+
+
+def _within(text: str) -> Iterator[str]:
+    """What of the secret *text* is one by itself."""
+    scheme, _, rest = text.partition(" ")
+    if rest and scheme.isalpha():
+        yield rest.strip()
+    login, at, _ = text.partition("://")[2].rpartition("@")
+    if at:
+        login = unquote(login)
+        yield login
+        yield login.partition(":")[2]

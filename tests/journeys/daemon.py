@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +37,7 @@ class Daemon:
     :param stdin: ``pipe`` takes commands, ``null`` is ``/dev/null``, ``closed`` is ``<&-``.
     :param env: variables on top of an environment that says nothing.
     :param cwd: working folder, an empty one of its own by default.
+    :param listen: arguments that say where it listens, nothing for what its configuration says.
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class Daemon:
         stdin: str = "pipe",
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        listen: Sequence[str] = ("--port", "0", "--interface", "127.0.0.1"),
     ) -> None:
         self._arguments = arguments
         self._stdin = stdin
         self._env = env
         self._cwd = cwd
+        self._listen = listen
         self._read = bytearray()
         self._news = threading.Condition()
         self._over = False
@@ -63,7 +66,7 @@ class Daemon:
         home.mkdir()
         cwd = self._cwd or self.folder / "cwd"
         cwd.mkdir(exist_ok=True)
-        own = ["--port", "0", "--interface", "127.0.0.1", "--ready-file", str(ready)]
+        own = [*self._listen, "--ready-file", str(ready)]
         command = [str(TWISTD), "-n", "llmproxy", *own, *self._arguments]
         if self._stdin == "closed":
             command = ["/bin/sh", "-c", 'exec "$@" <&-', "sh", *command]
