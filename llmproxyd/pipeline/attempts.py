@@ -66,11 +66,11 @@ class Attempts:
     """
 
     __slots__ = (
-        "_bad",
         "_body",
         "_breaker",
         "_deadline",
         "_exchange",
+        "_failed",
         "_first",
         "_means",
         "_notes",
@@ -96,13 +96,15 @@ class Attempts:
         self._taken: Taken | None = None
         self._tried_keys = 0
         self._tries: Tries | None = None
-        self._bad = False
+        # How the present upstream did, as far as it has answered: what its breaker is to know.
+        self._failed: bool | None = None
         self._sent_at = 0.0
         self._wait: IDelayedCall | None = None
         self._deadline: Deadline | None = None
         self._first: Timer | None = None
         # Nothing is noted where nobody wants it.
-        self._notes = None if exchange.record is None else Notes(exchange, means.wall, means.emit)
+        wall, now = means.wall, means.wheel.seconds
+        self._notes = None if exchange.record is None else Notes(exchange, wall, now, means.emit)
         self.number = 0
 
     def begin(self) -> None:
@@ -112,6 +114,9 @@ class Attempts:
         total = target.upstream.timeouts.total
         if total is not None or (exchange.plan is not None and exchange.plan.patience is not None):
             self._deadline = Deadline(exchange, total, self._means.wheel, self._overdue)
+            left = self._deadline.left(self._now())
+            if left is not None and left <= 0:
+                return  # the body took all the time; the deadline tells the client in a moment
         left = self._enter(target)
         if left is not None:
             left = self._elsewhere(left)
@@ -131,11 +136,11 @@ class Attempts:
             admitted = breaker.admit(now)
             if isinstance(admitted, float):
                 return admitted
-            self._settle(failed=True)
+            self._settle(failed=self._failed)
             self._permit = admitted
         else:
-            self._settle(failed=True)
-        self._breaker = breaker
+            self._settle(failed=self._failed)
+        self._breaker, self._failed = breaker, None
         self._target, self._tries, self._taken, self._tried_keys = target, None, None, 0
         if upstream.resilience.retry.max_retries:
             means.live.budget(upstream).requests(now)
@@ -158,7 +163,6 @@ class Attempts:
     def _attempt(self) -> None:
         """Send the request to the present upstream."""
         exchange, means, target = self._exchange, self._means, self._target
-        self._wait = None
         if exchange.done:
             return
         upstream = target.upstream
@@ -170,12 +174,12 @@ class Attempts:
             if self._taken is None:
                 self._refuse_resting(ring.soonest(now))
                 return
-            self._tried_keys += 1
         self.number += 1
+        self._failed = None
         going = target.outgoing(exchange.request, None if self._taken is None else self._taken.key)
         if self._notes is not None:
             self._notes.begun(self.number, upstream.name, going.url)
-        interim = None if upstream.holds else exchange.inform
+        interim = None if upstream.holds or self._others else exchange.inform
         sending = means.sender.send(going, target.body.producer(), interim)
         exchange.work = sending.cancel
         sending.addCallbacks(self._answered, self._not_answered)
@@ -185,7 +189,7 @@ class Attempts:
             self._begun(incoming)
         except Exception:
             abort(incoming)
-            self._means.failed(Failure(), self._exchange)
+            self._broken(Failure())
 
     def _begun(self, incoming: WireResponse) -> None:
         """The head of an answer is here."""
@@ -193,10 +197,12 @@ class Attempts:
         head = head_of(incoming)
         granted = upstream.timeouts.first_content
         watch: StreamWatch | None = None
-        if upstream.holds or granted is not None:
+        # One that stands in for another is looked at as long as there is a third.
+        holds = upstream.holds or bool(self._others)
+        if holds or granted is not None:
             answered = judge.begun(exchange, upstream, head)
             watch = answered.watch
-            if upstream.holds and answered.hold and not judge.evidently_good(incoming, answered):
+            if holds and answered.hold and not judge.evidently_good(incoming, answered):
                 self._hold(incoming, head, watch, granted)
                 return
         relay = self._commit(head, watch)
@@ -220,11 +226,23 @@ class Attempts:
         self._first = None
         error = refusals.first_content_timeout(granted)
         gate.throw_away()
-        self._react(Setback.of_error(error), None, error)
+        try:
+            self._react(Setback.of_error(error), None, error)
+        except Exception:
+            self._broken(Failure())
 
     def _opened(self, gate: Gate) -> None:
-        """What was held is an answer, or is none."""
+        """There is nothing more to wait for."""
         self._stop_first()
+        try:
+            self._judge(gate)
+        except Exception:
+            gate.throw_away()
+            abort(gate.incoming)
+            self._broken(Failure())
+
+    def _judge(self, gate: Gate) -> None:
+        """What was held is an answer, or is none."""
         exchange = self._exchange
         if exchange.done:
             gate.throw_away()
@@ -246,7 +264,7 @@ class Attempts:
             elif not isinstance(error, ClientGone):
                 self._means.failed(failure, self._exchange)
         except Exception:
-            self._means.failed(Failure(), self._exchange)
+            self._broken(Failure())
 
     # What follows from a failure.
 
@@ -254,6 +272,7 @@ class Attempts:
         """Try again, elsewhere, or hand the failure on."""
         means, exchange, upstream = self._means, self._exchange, self._target.upstream
         exchange.work = None
+        self._failed = setback.counts
         now = means.wheel.seconds()
         if self._rest_key(setback, now):
             self._again(setback, gate, 0.0, "another key is tried")
@@ -269,11 +288,11 @@ class Attempts:
         if delay is not None:
             self._again(setback, gate, delay, reason)
             return
+        breaker = self._breaker
         if not decision.hopeless and self._elsewhere(0.0) is None:
-            self._again(setback, gate, 0.0, reason, elsewhere=upstream)
+            self._again(setback, gate, 0.0, reason, (upstream, breaker))
             return
-        self._note(setback, gate, reason, None)
-        self._bad = setback.counts
+        self._note(setback, gate, reason, None, self._breaker)
         spent = decision.spent or decision.delay is not None
         more = DO_NOT_RETRY if spent and retry.max_retries and retry.tell_sdk_not_to_retry else ()
         self._hand_on(setback, gate, error, more)
@@ -284,17 +303,22 @@ class Attempts:
         gate: Gate | None,
         delay: float,
         reason: str,
-        elsewhere: Upstream | None = None,
+        left: tuple[Upstream, Breaker | None] | None = None,
     ) -> None:
+        """Make another attempt in *delay* seconds.
+
+        :param left: the upstream that failed, and its breaker, where the next one goes elsewhere.
+        """
         exchange, means, target = self._exchange, self._means, self._target
+        upstream, breaker = left or (target.upstream, self._breaker)
         if gate is not None:
             gate.throw_away()
-        self._note(setback, gate, reason, delay)
+        self._note(setback, gate, reason, delay, breaker)
         means.emit(
             Retrying(
                 number=exchange.number,
                 request_id=exchange.request_id,
-                upstream=(elsewhere or target.upstream).name,
+                upstream=upstream.name,
                 failed=setback.words,
                 delay=delay,
                 retry=max(self._tries.retries if self._tries is not None else 0, 1),
@@ -303,10 +327,18 @@ class Attempts:
             )
         )
         if delay > 0:
-            self._wait = means.wheel.exactly(delay, self._attempt)
+            self._wait = means.wheel.exactly(delay, self._waited)
             exchange.work = self._stop_waiting
         else:
             self._attempt()
+
+    def _waited(self) -> None:
+        """The wait before another attempt is over."""
+        self._wait = None
+        try:
+            self._attempt()
+        except Exception:
+            self._broken(Failure())
 
     def _rest_key(self, setback: Setback, now: float) -> bool:
         """Whether another key is to be tried, as the one that was used is refused."""
@@ -322,6 +354,7 @@ class Attempts:
         if seconds is None or too_long(failed.code, failed.body) is not None:
             return False
         ring.rest(taken.index, seconds, now)
+        self._tried_keys += 1
         left = ring.awake(now)
         means.emit(
             CredentialRested(
@@ -342,9 +375,9 @@ class Attempts:
     def _commit(self, head: Response, watch: StreamWatch | None = None, more: RawHeaders = ()) -> Relay:
         """Send the head of the answer to the client."""
         exchange, means, upstream = self._exchange, self._means, self._target.upstream
-        self._bad = self._bad or head.status >= 500
+        self._failed = bool(self._failed) or head.status >= 500
         exchange.work = None
-        if not self._bad and self._probing():
+        if not self._failed and self._probing():
             # A stream may take hours, and nobody else would be let through as long.
             self._settle(failed=False)
         keepalive = upstream.resilience.stream_keepalive
@@ -372,6 +405,8 @@ class Attempts:
         if listed is not None:
             if gate is not None:
                 gate.throw_away()
+                if self._notes is not None:
+                    self._notes.answered(gate.head)
             answer.list_models(exchange, listed, self._means.wall(), self._means.wheel.seconds())
         elif error is not None:
             if gate is not None:
@@ -387,8 +422,8 @@ class Attempts:
         """Answer with what the operator's rule says, and with what the upstream said beneath."""
         text = gate.text
         gate.throw_away()
-        self._bad = setback.counts
-        self._note(setback, gate, rule.description or "a hard_stop rule", None)
+        self._failed = setback.counts
+        self._note(setback, gate, rule.description or "a hard_stop rule", None, self._breaker)
         status = gate.head.status if gate.head.status >= 400 else 502
         original = text if rule.preserve_original_response else None
         answer.hard_stop(self._exchange, status, rule.user_message, original, self._means.wall(), self._now())
@@ -404,16 +439,23 @@ class Attempts:
         else:
             self._refuse(refusals.keys_at_rest(name, left))
 
+    def _broken(self, failure: Failure) -> None:
+        """A fault of our own: the client is told, and nothing goes on."""
+        exchange = self._exchange
+        work, exchange.work = exchange.work, None
+        self._means.failed(failure, exchange)
+        if work is not None:
+            work()
+
     def _closed(self, end: End) -> None:
         """The exchange is over: what does the breaker learn of it?"""
         self._stop_first()
         if self._deadline is not None:
             self._deadline.end()
         self._stop_waiting()
-        if self._bad or self._exchange.failed:
-            self._settle(failed=True)
-        else:
-            self._settle(failed=False if end is End.COMPLETE and self.number else None)
+        failed = self._exchange.failed or self._failed
+        # Who broke off a good answer was not the upstream, and it may yet have gone wrong.
+        self._settle(failed=failed if failed or end is End.COMPLETE else None)
 
     def _settle(self, *, failed: bool | None) -> None:
         """Tell the breaker how the present upstream did; ``None`` for neither well nor badly."""
@@ -439,7 +481,7 @@ class Attempts:
             return
         work, exchange.work = exchange.work, None
         setback = Setback.of_error(error)
-        self._note(setback, None, "the deadline came", None)
+        self._note(setback, None, "the deadline came", None, self._breaker)
         exchange.failed = self.number > 0
         self._refuse(error)
         if work is not None:
@@ -448,9 +490,15 @@ class Attempts:
     def _probing(self) -> bool:
         return self._permit is not None and self._breaker is not None and self._breaker.state == "half-open"
 
-    def _note(self, setback: Setback, gate: Gate | None, reason: str, delay: float | None) -> None:
+    def _note(
+        self,
+        setback: Setback,
+        gate: Gate | None,
+        reason: str,
+        delay: float | None,
+        breaker: Breaker | None,
+    ) -> None:
         if self._notes is not None:
-            breaker = self._breaker
             state = None if breaker is None else breaker.snapshot(self._now()).told()
             self._notes.failed(setback, gate, reason, delay, state)
 

@@ -148,7 +148,10 @@ class Gate:
             receiver.connectionLost(reason)
             return
         if self.watch is not None and self.why is None:
-            self._read(self.watch.end(), blind=False)
+            sign = self.watch.end()
+            # Half an event may tell of an error, but nobody has read content in it.
+            if reason is DONE or sign is not CONTENT:
+                self._read(sign, blind=False)
         self._open(Why.WHOLE if reason is DONE else Why.BROKEN)
 
     def _read(self, sign: Sign | None, *, blind: bool) -> None:

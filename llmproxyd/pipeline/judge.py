@@ -49,6 +49,9 @@ CODES = {
 }
 """The same where there was no answer."""
 
+BODILESS = frozenset({204, 205, 206})
+"""Successes whose body is none, or a part that cannot be read for itself."""
+
 UNSENT = frozenset({"connect_timeout", "pool_timeout", "upstream_unreachable"})
 """Failures before anything of the request has left."""
 
@@ -109,7 +112,7 @@ def begun(exchange: Exchange, upstream: Upstream, head: Response) -> Begun:
     status = head.status
     if status >= 400:
         return Begun(hold=True)
-    if exchange.request.method == b"HEAD" or status in (204, 304) or 300 <= status < 400:
+    if exchange.request.method == b"HEAD" or status in BODILESS or 300 <= status < 400:
         return Begun(hold=False)
     media, coding = content_of(head.headers)
     form = form_of(exchange, media)
@@ -121,7 +124,7 @@ def begun(exchange: Exchange, upstream: Upstream, head: Response) -> Begun:
     media = media.lower()
     json = b"json" in media
     hold = (json and _is_inference(exchange)) or (
-        bool(upstream.verdicts) and (json or media.startswith(b"text/"))
+        bool(upstream.verdicts) and (json or media.startswith(b"text/")) and b"event-stream" not in media
     )
     if hold and coding and inflater(coding) is None:
         return Begun(hold=False)
@@ -166,8 +169,8 @@ def judged(gate: Gate, upstream: Upstream, exchange: Exchange) -> Setback | None
     stop = None
     if upstream.verdicts:
         text = gate.text
-        stop = upstream.verdicts.stopped(status, text)
-        rule = upstream.verdicts.recategorized(status, text)
+        stop = upstream.verdicts.stopped(head.status, text)
+        rule = upstream.verdicts.recategorized(head.status, text)
         if rule is not None:
             # The rule knows better than what the body calls itself.
             status, value = rule.new_status, None
@@ -199,7 +202,9 @@ def _trouble(
     )
     if status is None:
         words = CODES.get(code or "", "failed")
-        return Setback(failed=failed, words=words, code=code or "-", message=message or words, counts=False)
+        return Setback(
+            failed=failed, words=words, code=code or "-", message=message or words, counts=False, stop=stop
+        )
     words = f"{WORDS.get(status) or _phrase(status)} ({status})"
     return Setback(
         failed=failed,

@@ -12,30 +12,54 @@ from llmproxyd.pipeline.record import Record, context_of, secrets_of
 
 
 class Notes:
-    """Notes on the attempts of one exchange; nothing is done where nobody wants them."""
+    """Notes on the attempts of one exchange; nothing is done where nobody wants them.
 
-    __slots__ = ("_emit", "_exchange", "_number", "_started", "_upstream", "_url", "_wall")
+    :param now: monotonic seconds: how long things take is not for the wall clock to say.
+    """
 
-    def __init__(self, exchange: Exchange, wall: WallClock, emit: Callable[[Event], None]) -> None:
+    __slots__ = (
+        "_began",
+        "_emit",
+        "_exchange",
+        "_now",
+        "_number",
+        "_started",
+        "_under_way",
+        "_upstream",
+        "_url",
+        "_wall",
+    )
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        wall: WallClock,
+        now: Callable[[], float],
+        emit: Callable[[Event], None],
+    ) -> None:
         self._exchange = exchange
         self._wall = wall
+        self._now = now
         self._emit = emit
         self._number = 0
+        self._under_way = False
         self._started = 0.0
+        self._began = 0.0
         self._upstream = "-"
         self._url = b""
 
     def begun(self, number: int, upstream: str, url: bytes) -> None:
         """An attempt goes out."""
         self._number, self._upstream, self._url = number, upstream, url
-        if self._exchange.record is not None:
-            self._started = self._wall()
+        self._under_way = True
+        self._started, self._began = self._wall(), self._now()
 
     def answered(self, head: Response) -> None:
         """Its answer goes to the client."""
         record = self._exchange.record
         if isinstance(record, Record):
-            record.attempts.append(self._made(head.status, None, None, None, None))
+            self._under_way = False
+            record.attempt(self._made(head.status, None, None, None, None))
 
     def failed(
         self,
@@ -54,20 +78,21 @@ class Notes:
         record = exchange.record
         if not isinstance(record, Record):
             return
-        if delay is not None or gate is None or setback.stop is not None:
-            # A failed answer that is handed on is noted when it goes.
-            record.attempts.append(self._made(None, setback, gate, reason, delay))
+        handed_on = delay is None and setback.error is None and setback.stop is None
+        # A failed answer that is handed on is noted when it goes; and time may run out between two.
+        if self._under_way and not handed_on:
+            self._under_way = False
+            record.attempt(self._made(None, setback, gate, reason, delay))
         if delay is None:
             record.noted()
         if not exchange.policy.record_errors:
             return
-        wall = self._wall()
         self._emit(
             ErrorNoted(
                 code=setback.code,
-                error_type="HTTPResponse" if gate is not None else "UpstreamError",
+                error_type="HTTPResponse" if setback.error is None else "UpstreamError",
                 message=setback.message,
-                wall=wall,
+                wall=self._wall(),
                 request_id=exchange.request_id,
                 status=None if gate is None else gate.head.status,
                 url=self._url.decode("latin-1"),
@@ -79,7 +104,7 @@ class Notes:
                 delay=delay,
                 final=delay is None,
                 breaker=breaker,
-                elapsed=None if record is None else wall - record.started,
+                elapsed=self._now() - exchange.arrived,
                 secrets=secrets_of(exchange),
             )
         )
@@ -92,13 +117,12 @@ class Notes:
         reason: str | None,
         delay: float | None,
     ) -> AttemptMade:
-        wall = self._wall()
         return AttemptMade(
             number=self._number,
             upstream=self._upstream,
             url=self._url.decode("latin-1"),
             started=self._started,
-            duration=wall - self._started,
+            duration=self._now() - self._began,
             status=status if gate is None else gate.head.status,
             code=None if setback is None else setback.code,
             message=None if setback is None else f"{setback.message} ({reason})",

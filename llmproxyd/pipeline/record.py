@@ -7,6 +7,7 @@ here; the logs do that before anything is written.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from llmproxyd.errors import ProxyError
 from llmproxyd.http.body import Kept
@@ -25,6 +26,9 @@ from llmproxyd.redaction import presented
 
 WHOLE = 1024 * 1024
 """Bytes of a body that are kept for the request log."""
+
+ATTEMPTS = 100
+"""Attempts of one request that are kept for it."""
 
 EXCERPT = 64 * 1024
 """Bytes of a failed answer that are kept for the error log."""
@@ -49,7 +53,8 @@ class Keep:
 
     def body(self) -> Body:
         """What there is."""
-        return Body(data=b"".join(self._pieces), cut=self._left < 0, length=self.length)
+        data = b"".join(self._pieces)
+        return Body(data=data, cut=len(data) < self.length, length=self.length)
 
 
 class Record:
@@ -57,9 +62,10 @@ class Record:
 
     :param wall: when it arrived, seconds since the epoch.
     :param whole: it is for the request log too, so everything is kept; else failed answers alone.
+    :ivar last: the attempt of which there was word last.
     """
 
-    __slots__ = ("_keep", "_noted", "_request", "_response", "_whole", "attempts", "started")
+    __slots__ = ("_keep", "_left", "_noted", "_request", "_response", "_whole", "attempts", "last", "started")
 
     def __init__(self, wall: float, *, whole: bool) -> None:
         self.started = wall
@@ -68,13 +74,34 @@ class Record:
         self._response: Response | None = None
         self._keep: Keep | None = None
         self._noted = False
+        self._left = WHOLE
         self.attempts: list[AttemptMade] = []
+        self.last: AttemptMade | None = None
 
     def request_body(self, kept: Kept) -> None:
         """The body of the request, which is at hand."""
         if self._whole:
             data = kept.read(WHOLE)
             self._request = Body(data=data, cut=kept.length > WHOLE, length=kept.length)
+
+    def attempt(self, made: AttemptMade) -> None:
+        """What became of one attempt.
+
+        Their bodies have :data:`WHOLE` bytes together at most, and :data:`ATTEMPTS` of them are
+        kept, the last one among them: how many there may be is for a policy to say.
+        """
+        self.last = made
+        if not self._whole:
+            return
+        if len(self.attempts) >= ATTEMPTS:
+            self.attempts.pop()
+        body = made.body
+        if body is not None:
+            if len(body.data) > self._left:
+                body = replace(body, data=body.data[: self._left], cut=True)
+                made = replace(made, body=body)
+            self._left -= len(body.data)
+        self.attempts.append(made)
 
     def head(self, response: Response) -> None:
         """The head of the answer to the client."""
@@ -103,6 +130,7 @@ class Record:
         if self._noted or finished.fault is not None or not failed or silent:
             return None
         local = finished.code is not None
+        last = self.last
         return ErrorNoted(
             code=finished.code or str(status),
             error_type=_error_type(finished),
@@ -110,12 +138,12 @@ class Record:
             wall=self.started + finished.duration,
             request_id=finished.request_id,
             status=status or None,
-            url=url_of(exchange),
+            url=url_of(exchange) if last is None else last.url,
             headers=() if response is None or local else response.headers,
             body=None if self._keep is None else self._keep.body(),
             context=context_of(exchange),
             request_headers=exchange.request.headers,
-            attempt=None if not finished.failed else 1,
+            attempt=(1 if last is None else last.number) if finished.failed else None,
             elapsed=finished.duration,
             secrets=secrets_of(exchange),
         )

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from llmproxyd.errors import ProxyError, Retryable, UpstreamError
 from llmproxyd.http.framing import Framing, Tracker, tracker
-from llmproxyd.http.headers import first, relayed
+from llmproxyd.http.headers import content_of, relayed
 from llmproxyd.inspection.content import StreamWatch
 from llmproxyd.model import End, RawHeaders, Response, WallClock
 from llmproxyd.pipeline.answer import stream_error
@@ -258,8 +258,8 @@ def form_of(exchange: Exchange, media: bytes) -> StreamForm | None:
 
 def _writable(exchange: Exchange, headers: RawHeaders) -> StreamForm | None:
     """The form of an answer if it is a stream in which an event of ours could be read."""
-    form = form_of(exchange, first(headers, b"content-type") or b"")
-    return None if form is None or first(headers, b"content-encoding") else form
+    media, coding = content_of(headers)
+    return None if coding else form_of(exchange, media)
 
 
 def broken_off(reason: Failure) -> ProxyError:

@@ -30,7 +30,7 @@ from llmproxyd.pipeline.exchange import Exchange, Responder
 from llmproxyd.pipeline.live import Live
 from llmproxyd.pipeline.plan import Plan, no_plan, plan_of
 from llmproxyd.pipeline.policy import Policy, Upstream
-from llmproxyd.pipeline.record import Record, broken
+from llmproxyd.pipeline.record import Record, broken, secrets_of
 from llmproxyd.pipeline.relay import Relay
 from llmproxyd.pipeline.route import Route
 from llmproxyd.pipeline.target import transformed
@@ -285,7 +285,7 @@ class Pipeline:
             failure = Failure(explain(failure))
         if exchange.done:
             if not isinstance(failure.value, CancelledError | ClientGone | ProxyError):
-                self.log.failure("request {id} failed after its end", failure, id=exchange.request_id)
+                self._log_failure("request {id} failed after its end", failure, exchange)
         elif isinstance(failure.value, ProxyError) and not exchange.committed:
             exchange.failed = isinstance(failure.value, UpstreamError)
             self._refuse(exchange, failure.value)
@@ -297,7 +297,7 @@ class Pipeline:
 
     def _broken(self, exchange: Exchange, failure: Failure) -> None:
         """A fault of our own: told to the log whole, to the client in a word."""
-        self.log.failure("request {id} failed within the proxy", failure, id=exchange.request_id)
+        self._log_failure("request {id} failed within the proxy", failure, exchange)
         error = Refused(500, "internal_error", "The proxy failed; its log has the details.")
         if exchange.policy.record_errors and isinstance(exchange.record, Record):
             exchange.record.noted()
@@ -310,8 +310,12 @@ class Pipeline:
                 self._refuse(exchange, error)
                 return
             except Exception:
-                self.log.failure("request {id} could not even be refused", id=exchange.request_id)
+                self._log_failure("request {id} could not even be refused", Failure(), exchange)
         exchange.cut(End.TRUNCATED, error.code, error.message, self._now())
+
+    def _log_failure(self, message: str, failure: Failure, exchange: Exchange) -> None:
+        # What the client presented may stand in an exception's text.
+        self.log.failure(message, failure, id=exchange.request_id, secrets=secrets_of(exchange))
 
     def _arrived(self, exchange: Exchange, plan: Plan) -> None:
         if self._announcing():
