@@ -61,6 +61,13 @@ from llmproxyd.wire.wheel import Wheel
 REMIND = 60.0
 """Seconds between reminders of an active fault in the log."""
 
+YOUNG = 10_000
+"""New objects after which the garbage collector looks for circles among them.
+
+Requests leave none behind, so it finds nothing; but dozens that are under way at once have more
+objects than Python's own 700, and the collector would walk them over and over.
+"""
+
 GOODBYE = 2.0
 """Seconds for idle upstream connections to close when stopping."""
 
@@ -185,6 +192,7 @@ class Daemon(Service):
         # What is there now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
         if self._ready_file is not None:
             ready.announce(self._ready_file, self.listening.urls[0])
 
