@@ -265,7 +265,8 @@ class AnswerReader(HeadReader):
     def _end_of_head(self, status: int) -> None:
         """What the fields say about the body and the connection.  RFC 9112 §6.3, §9.3."""
         heard = self._heard
-        fields = Fields(heard.fields, heard.special)
+        fields = Fields(heard.fields)
+        fields.special = heard.special
         length: int | None = None
         chunked = False
         connection: list[bytes] | None = None

@@ -85,14 +85,13 @@ class Fields(list[tuple[bytes, bytes]]):
     """The fields of a head as they came.
 
     :ivar special: the places of all that may be something to the connection, or tell how the body
-        is to be read.  They are few, and nobody need walk the others to find them.
+        is to be read; set by whoever made the list.  They are few, and nobody need walk the
+        others to find them.
     """
 
     __slots__ = ("special",)
 
-    def __init__(self, pairs: Iterable[tuple[bytes, bytes]] = (), special: Sequence[int] = ()) -> None:
-        super().__init__(pairs)
-        self.special = special
+    special: Sequence[int]
 
 
 def options(values: Iterable[bytes]) -> frozenset[bytes]:

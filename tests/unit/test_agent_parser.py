@@ -11,9 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.web.iweb import UNKNOWN_LENGTH
 
+from llmproxyd.http.headers import relayed
 from llmproxyd.testing.upstream import LAST_CHUNK, answer, chunk, head
 from llmproxyd.wire.answer import MAX_DRY, MAX_HEAD, MAX_INTERIM, AnswerReader
-from llmproxyd.wire.fields import MAX_FIELDS, MAX_LENGTH
+from llmproxyd.wire.fields import MAX_FIELDS, MAX_LENGTH, Fields
 
 CHUNKED = b"Transfer-Encoding: chunked"
 
@@ -442,3 +443,45 @@ def test_a_reader_holds_nothing_in_a_circle() -> None:
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+# What the fields are to the connection.
+
+
+def relayed_of(*pieces: bytes) -> tuple[list[tuple[bytes, bytes]], list[tuple[bytes, bytes]]]:
+    """What of an answer goes on, found by the places that its reader noted and by a walk."""
+    reader = AnswerReader()
+    for piece in pieces:
+        reader.feed(piece)
+    assert reader.response is not None
+    raw = reader.response.raw
+    assert isinstance(raw, Fields)
+    return relayed(raw), relayed(list(raw))
+
+
+NAMED = st.sampled_from(
+    b"Date X-A x-a Connection connection Keep-Alive TE Trailer Upgrade Proxy-Authenticate Content_Length".split()
+)
+
+
+@given(
+    st.lists(st.tuples(NAMED, st.sampled_from([b"x-a", b"close", b"keep-alive", b"1"])), max_size=8),
+    st.lists(st.tuples(NAMED, st.just(b"1")), max_size=3),
+    st.integers(0, 400),
+)
+def test_noted_places_tell_what_a_walk_would_tell(
+    fields: list[tuple[bytes, bytes]], trailers: list[tuple[bytes, bytes]], cut: int
+) -> None:
+    lines = b"".join(b"%b: %b\r\n" % pair for pair in fields)
+    end = b"".join(b"%b: %b\r\n" % pair for pair in trailers)
+    stream = b"HTTP/1.1 200 OK\r\n" + lines + CHUNKED + b"\r\n\r\n2\r\nab\r\n0\r\n" + end + b"\r\n"
+    for pieces in ((stream,), (stream[:cut], stream[cut:])):
+        noted, walked = relayed_of(*(piece for piece in pieces if piece))
+        assert noted == walked
+
+
+def test_places_of_an_interim_head_are_not_those_of_the_answer() -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nConnection: close\r\nLink: a\r\nKeep-Alive: 1\r\n\r\n"
+    answer = b"HTTP/1.1 200 OK\r\nDate: 1\r\nX-A: 1\r\nKeep-Alive: 1\r\nContent-Length: 0\r\n\r\n"
+    noted, walked = relayed_of(hints + answer)
+    assert noted == walked == [(b"Date", b"1"), (b"X-A", b"1"), (b"Content-Length", b"0")]
