@@ -187,6 +187,13 @@ class IncomingBody:
         """Whether all of it has arrived."""
         return self._ended
 
+    def came_whole(self, data: bytes) -> None:
+        """All of it came along with the head."""
+        self.received = len(data)
+        self._pieces.append(data)
+        self._ended = True
+        self._origin = None
+
     def receive(self, data: bytes) -> None:
         """A piece has arrived."""
         self.received += len(data)

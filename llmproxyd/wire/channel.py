@@ -258,8 +258,7 @@ class Channel(Protocol):
                 raw = raw[2:]
             if not raw:
                 return rest
-        self._begin(raw)
-        return rest
+        return self._begin(raw, rest)
 
     def _part_of_head(self, data: bytes, before: int) -> None:
         """More of a head whose end has not come yet.
@@ -300,8 +299,12 @@ class Channel(Protocol):
             self._fed = len(whole)
             check_number(self._fields)
 
-    def _begin(self, raw: bytes) -> None:
-        """A head is there: what it means, and what follows it."""
+    def _begin(self, raw: bytes, rest: bytes) -> bytes:
+        """A head is there: what it means, and what follows it.
+
+        :param rest: what has come behind it.
+        :returns: what of that is still to be looked at.
+        """
         self._parser = None
         last, site = self._head, self.site
         head = None if last is None else last.again(raw)
@@ -309,22 +312,28 @@ class Channel(Protocol):
             head = self._parse(raw)
         self._head = head
         length = head.length
-        self.modern = head.request.version == (1, 1)
+        self.modern = head.modern
         self._last = not head.keep_alive or site.closing
         self._continues = head.expects
         body = IncomingBody(length, site.limits.max_body, self, site.clock)
-        answer = self._answer = Answer(self, head=head.request.method == b"HEAD")
+        answer = self._answer = Answer(self, head=head.bodiless)
         self._request = WireRequest(self, head, body, answer)
         self._ready = True
         if length == 0:
             self._state = _HELD
-            return
-        self._body = body
-        if length is None:
+        elif length is None:
+            self._body = body
             self._state = _CHUNKED
             self._chunks = Chunks(site.limits.max_headers)
+        elif len(rest) >= length:
+            # As most bodies come: nothing has to be waited for.
+            self._state = _HELD
+            body.came_whole(rest[:length])
+            return rest[length:]
         else:
+            self._body = body
             self._state, self._left = _LENGTH, length
+        return rest
 
     def _parse(self, raw: bytes) -> Head:
         self._parser = None

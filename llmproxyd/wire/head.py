@@ -71,9 +71,21 @@ class Head:
     """One request's head and what it means to the connection.
 
     :ivar length: bytes of body, ``None`` when it comes in chunks.
+    :ivar modern: it is HTTP/1.1.
+    :ivar bodiless: ``HEAD``: the answer has no body.
     """
 
-    __slots__ = ("_after", "_before", "expects", "keep_alive", "length", "raw", "request")
+    __slots__ = (
+        "_after",
+        "_before",
+        "bodiless",
+        "expects",
+        "keep_alive",
+        "length",
+        "modern",
+        "raw",
+        "request",
+    )
 
     def __init__(
         self,
@@ -89,6 +101,8 @@ class Head:
         self.length = length
         self.keep_alive = keep_alive
         self.expects = expects
+        self.modern = request.version == (1, 1)
+        self.bodiless = request.method == b"HEAD"
         self._before: bytes | None = None
         self._after = b""
 

@@ -746,3 +746,18 @@ def test_the_file_on_a_full_disk_is_closed(disk: type[FullDisk]) -> None:
     assert isinstance(result.error, OSError)
     rig.body.throw_away()
     assert [one.closed for one in disk.made] == [True]
+
+
+# Along with the head.
+
+
+@pytest.mark.parametrize("size", [1, AHEAD + 1])
+def test_body_that_came_with_its_head_is_whole_and_asks_nothing_of_the_connection(size: int) -> None:
+    rig = Rig(size)
+    rig.body.came_whole(b"x" * size)
+    assert rig.body.ended
+    assert rig.body.received == size
+    producer = rig.body.producer()
+    assert isinstance(producer, BytesBody)
+    assert producer.data == b"x" * size
+    assert rig.origin.told == []
