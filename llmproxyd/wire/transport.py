@@ -191,6 +191,8 @@ def unsent(transport: Any) -> int:
 
 def sent(transport: Any) -> int:
     """Bytes that the operating system has taken from *transport*: whether a slow peer moves at all."""
+    if isinstance(transport, _Eager):  # asked before each request on a kept connection
+        return transport.sent
     count: int = getattr(socket_of(transport), "sent", 0)
     return count
 
