@@ -71,8 +71,8 @@ class PassThroughClient(HTTPClient):
             raise TypeError(f"not for a message passed through: {', '.join(sorted(kwargs))}")
         verb = method if isinstance(method, bytes) else method.encode("ascii")
         agent: Any = self._agent
-        sent: Deferred[WireResponse] = agent.request(verb, url, headers, data, interim=interim)
-        return sent.addCallback(_wrapped)
+        sent: Deferred[_Response] = agent.request(verb, url, headers, data, interim=interim, wrap=_wrapped)
+        return sent
 
 
 # treq has a jar class of its own since 26; an empty one of the standard library does for all.

@@ -137,6 +137,7 @@ class ProxyAgent:
         bodyProducer: IBodyProducer | None = None,
         *,
         interim: Callable[[Response], None] | None = None,
+        wrap: Callable[[Any], IResponse] | None = None,
     ) -> Deferred[IResponse]:
         """Send one request; fires with the head of its answer, a :class:`WireResponse`.
 
@@ -151,6 +152,8 @@ class ProxyAgent:
             ``Content-Length`` or ``Transfer-Encoding`` is where the framing is written.
         :param bodyProducer: one with an attribute ``data`` goes out with the head at once.
         :param interim: called with each interim answer but 100 (RFC 9110 §15.2).
+        :param wrap: makes of the :class:`WireResponse` what is fired with; it must not fail.  A
+            callback on the Deferred would do the same for several times the cost.
         :raises ValueError: the request could be read as something else than what was meant.
         """
         known = self._known.get(uri)
@@ -180,6 +183,7 @@ class ProxyAgent:
             method in _SAFE,
             close,
             interim,
+            wrap,
         )
         answered = call.answered
         assert answered is not None

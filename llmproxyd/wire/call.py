@@ -37,6 +37,7 @@ class Call:
     :param bodiless: ``HEAD``: the answer has no body.
     :param idempotent: it may be sent twice (RFC 9110 §9.2.2).
     :param close: it asks for the connection to be closed.
+    :param wrap: makes of the answer what its receiver is given, ``None`` for the answer itself.
     :ivar repeated: it was sent before, on a connection that turned out to be stale.
     """
 
@@ -50,6 +51,7 @@ class Call:
         "interim",
         "place",
         "repeated",
+        "wrap",
     )
 
     def __init__(
@@ -60,6 +62,7 @@ class Call:
         idempotent: bool,
         close: bool,
         interim: Callable[[Response], None] | None,
+        wrap: Callable[[Any], IResponse] | None = None,
     ) -> None:
         self.data = data
         self.body = body
@@ -67,6 +70,7 @@ class Call:
         self.idempotent = idempotent
         self.close = close
         self.interim = interim
+        self.wrap = wrap
         self.repeated = False
         self.place: Place | None = None
         self.answered: Deferred[IResponse] | None = Deferred(self._cancel)
@@ -84,7 +88,7 @@ class Call:
         self.data = b""  # it is not sent again
         answered, self.answered = self.answered, None
         if answered is not None:
-            answered.callback(response)
+            answered.callback(response if self.wrap is None else self.wrap(response))
 
     def fail(self, reason: Failure) -> None:
         """There will be no answer."""
