@@ -212,7 +212,7 @@ async def test_silence_within_a_stream(bench: Bench, secure: Secure, certificate
     await client.has(ONE)
     upstream.connections[0].transport.pauseProducing()
     await client.closed()
-    assert b"connect_timeout" in client.received
+    assert b"idle_timeout" in client.received
     assert proxy.finished[0].end is End.IDLE
 
 
