@@ -433,7 +433,6 @@ class Attempts:
 
     def _refuse_resting(self, left: float) -> None:
         name = self._target.upstream.name
-        self._settle(failed=None)
         if self._elsewhere(left) is None:
             self._attempt()
         else:

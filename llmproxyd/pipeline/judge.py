@@ -52,6 +52,10 @@ CODES = {
 BODILESS = frozenset({204, 205, 206})
 """Successes whose body is none, or a part that cannot be read for itself."""
 
+SIGNS = (b'"error"', b'"failed"', b'"ERROR"', b'"TIMEOUT"')
+"""Members and values without which no whole answer is taken for an error: Cohere's reasons to
+finish are in capitals."""
+
 UNSENT = frozenset({"connect_timeout", "pool_timeout", "upstream_unreachable"})
 """Failures before anything of the request has left."""
 
@@ -142,8 +146,7 @@ def evidently_good(incoming: WireResponse, answer: Begun) -> bool:
         body is not None
         and body.startswith(b"{")
         and body.endswith((b"}", b"}\n"))
-        and b'"error"' not in body
-        and b'"failed"' not in body
+        and not any(sign in body for sign in SIGNS)
     )
 
 
