@@ -53,10 +53,18 @@ class UpstreamError(ProxyError):
     """An attempt at the upstream failed before or within its answer."""
 
     origin = "upstream"
+    blames: ClassVar[bool] = True
+    """Whether it speaks against the upstream."""
 
 
 class Retryable(UpstreamError):
     """Another attempt may succeed."""
+
+
+class Busy(Retryable):
+    """A limit of our own was reached on the way to the upstream, which was not asked."""
+
+    blames = False
 
 
 class Final(UpstreamError):

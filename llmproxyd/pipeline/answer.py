@@ -39,11 +39,18 @@ def refuse(exchange: Exchange, error: ProxyError, wall: float, now: float, more:
 
 
 def hard_stop(
-    exchange: Exchange, status: int, message: str, original: str | None, wall: float, now: float
+    exchange: Exchange,
+    status: int,
+    message: str,
+    original: str | None,
+    wall: float,
+    now: float,
+    more: RawHeaders = (),
 ) -> None:
     """Answer with what the operator wants users to be told of a failure that is final.
 
     :param original: what the upstream said, to stand beneath it as ``original_response``.
+    :param more: further fields.
     """
     exchange.code, exchange.detail = "hard_stop", message
     dialect = exchange.dialect
@@ -55,7 +62,7 @@ def hard_stop(
         except (ValueError, RecursionError):
             beneath = original
         value = {**value, "original_response": beneath}
-    reply = Reply(status, [(b"content-type", JSON)], encode(value))
+    reply = Reply(status, [(b"content-type", JSON), *more], encode(value))
     _send(exchange, reply, "proxy", "hard_stop", wall, now)
 
 

@@ -40,6 +40,11 @@ class Deadline:
         else:
             self._grant(total, TOTAL)
 
+    @property
+    def impatient(self) -> bool:
+        """Whether it is the client that does not wait as long as the upstream may take."""
+        return self._granted != self._total
+
     def left(self, now: float) -> float | None:
         """Seconds until it, ``None`` if there is none."""
         return None if self._granted is None else self._arrived + self._granted - now

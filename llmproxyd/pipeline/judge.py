@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from http import HTTPStatus
-from typing import NamedTuple
 
-from llmproxyd.errors import Final, ProxyError
+from llmproxyd.errors import Final, ProxyError, UpstreamError
 from llmproxyd.http.headers import content_of, first
 from llmproxyd.inspection.content import Found, StreamWatch, look
 from llmproxyd.inspection.errors import status_of, told
@@ -19,7 +19,6 @@ from llmproxyd.pipeline.relay import broken_off, form_of
 from llmproxyd.providers.base import EndpointKind
 from llmproxyd.resilience.retry import Failed
 from llmproxyd.resilience.verdict import HardStop
-from llmproxyd.wire.response import WireResponse
 
 WORDS = {
     401: "refused the key",
@@ -51,10 +50,6 @@ CODES = {
 
 BODILESS = frozenset({204, 205, 206})
 """Successes whose body is none, or a part that cannot be read for itself."""
-
-SIGNS = (b'"error"', b'"failed"', b'"ERROR"', b'"TIMEOUT"')
-"""Members and values without which no whole answer is taken for an error: Cohere's reasons to
-finish are in capitals."""
 
 UNSENT = frozenset({"connect_timeout", "pool_timeout", "upstream_unreachable"})
 """Failures before anything of the request has left."""
@@ -93,60 +88,89 @@ class Setback:
             words=CODES.get(error.code, error.code),
             code=error.code,
             message=error.message,
-            counts=True,
+            counts=not isinstance(error, UpstreamError) or error.blames,
             error=error,
         )
 
 
-class Begun(NamedTuple):
-    """What the head of an answer promises.
+class Kind(Enum):
+    """What the head of an answer promises."""
 
-    :param hold: it may turn out to be a failure.
-    :param json: it is to be JSON, in the clear.
-    :param watch: reads along, where it is a stream that can be read.
-    """
+    PASSES = "passes"
+    """Nothing that it may hold could make it a failure."""
+    STREAM = "stream"
+    HELD = "held"
+    """It may turn out to be a failure."""
+    JSON = "json"
+    """The same, and it is to be an object in the clear."""
 
-    hold: bool
-    json: bool = False
-    watch: StreamWatch | None = None
+
+EXPECTED = 16
+"""Media types and codings that are remembered of the answers to one head."""
 
 
-def begun(exchange: Exchange, upstream: Upstream, head: Response) -> Begun:
+def kind_of(exchange: Exchange, upstream: Upstream, head: Response) -> Kind:
     """What to expect of the answer that begins with *head*."""
     status = head.status
     if status >= 400:
-        return Begun(hold=True)
-    if exchange.request.method == b"HEAD" or status in BODILESS or 300 <= status < 400:
-        return Begun(hold=False)
+        return Kind.HELD
+    if exchange.request.method == b"HEAD" or status in BODILESS or status >= 300:
+        return Kind.PASSES
+    plan = exchange.plan
+    assert plan is not None
     media, coding = content_of(head.headers)
-    form = form_of(exchange, media)
-    if form is not None:
-        reader = inflater(coding)
-        return Begun(hold=False) if reader is None else Begun(hold=True, watch=StreamWatch(form, reader))
-    if head.length is not None and head.length > upstream.resilience.hold.bytes:
-        return Begun(hold=False)
+    about = (upstream.name, media, coding)
+    known = plan.expected.get(about)
+    if known is None:
+        known = _promised(exchange, upstream, media, coding)
+        if len(plan.expected) < EXPECTED:
+            plan.expected[about] = known
+    assert isinstance(known, Kind)
+    too_long = head.length is not None and head.length > upstream.resilience.hold.bytes
+    return Kind.PASSES if too_long and known is not Kind.STREAM else known
+
+
+def _promised(exchange: Exchange, upstream: Upstream, media: bytes, coding: bytes) -> Kind:
+    """What an answer with this ``Content-Type`` and ``Content-Encoding`` may hold."""
+    readable = not coding or inflater(coding) is not None
+    if not readable:
+        return Kind.PASSES
+    if form_of(exchange, media) is not None:
+        return Kind.STREAM
     media = media.lower()
     json = b"json" in media
-    hold = (json and _is_inference(exchange)) or (
-        bool(upstream.verdicts) and (json or media.startswith(b"text/")) and b"event-stream" not in media
-    )
-    if hold and coding and inflater(coding) is None:
-        return Begun(hold=False)
-    return Begun(hold, json=json and not coding and not upstream.verdicts)
+    if upstream.verdicts:
+        text = media.startswith(b"text/") and b"event-stream" not in media
+        return Kind.HELD if json or text else Kind.PASSES
+    if not json or not _is_inference(exchange):
+        return Kind.PASSES
+    return Kind.HELD if coding or _tells_otherwise(exchange) else Kind.JSON
 
 
-def evidently_good(incoming: WireResponse, answer: Begun) -> bool:
-    """Whether a short answer, all of which is here, shows at a glance that it is one.
+def _tells_otherwise(exchange: Exchange) -> bool:
+    """Whether there are errors in this dialect that no member ``error`` tells of."""
+    route = exchange.route
+    return route is None or route.operation == "responses" or route.dialect.name == "cohere"
 
-    It begins and ends as an object does, and no member is called as errors are: the rest is
-    taken at its word, as reading every answer whole would cost more than all else.
+
+def watch_of(exchange: Exchange, head: Response) -> StreamWatch | None:
+    """What reads along with an answer that is a stream."""
+    media, coding = content_of(head.headers)
+    form, reader = form_of(exchange, media), inflater(coding)
+    return None if form is None or reader is None else StreamWatch(form, reader)
+
+
+def evidently_good(body: bytes | None) -> bool:
+    """Whether an answer in JSON, all of which is here, shows at a glance that it is one.
+
+    It begins and ends as an object does, and has no member ``error`` at all: the rest is taken at
+    its word, as reading every answer whole would cost more than all else.
     """
-    body = incoming.whole if answer.json else None
     return (
         body is not None
         and body.startswith(b"{")
         and body.endswith((b"}", b"}\n"))
-        and not any(sign in body for sign in SIGNS)
+        and b'"error"' not in body
     )
 
 

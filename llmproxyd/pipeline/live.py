@@ -10,7 +10,6 @@ from collections.abc import Callable
 from llmproxyd.model import BreakerChanged
 from llmproxyd.pipeline.policy import Upstream
 from llmproxyd.redaction import Secret
-from llmproxyd.resilience.breaker import Breaker
 from llmproxyd.resilience.breakers import Breakers
 from llmproxyd.resilience.budget import Budget, BudgetPolicy
 from llmproxyd.resilience.credentials import Ring
@@ -29,16 +28,11 @@ class Live:
         self._budgets: dict[str, tuple[BudgetPolicy, Budget]] = {}
         self._rings: dict[str, tuple[tuple[Secret, ...], Ring]] = {}
 
-    def breaker(self, upstream: Upstream, model: str | None) -> Breaker | None:
-        """The breaker before *upstream*, if it has one."""
-        policy = upstream.resilience.breaker
-        return self.breakers.of(policy, upstream.name, model) if policy.enabled else None
-
     def budget(self, upstream: Upstream) -> Budget:
         """What *upstream* may get beyond its requests."""
         policy = upstream.resilience.retry.budget
         known = self._budgets.get(upstream.name)
-        if known is None or known[0] != policy:
+        if known is None or known[0] is not policy:
             known = self._budgets[upstream.name] = policy, Budget(policy, self._now())
         return known[1]
 
@@ -47,7 +41,7 @@ class Live:
         if len(upstream.keys) < 2:
             return None
         known = self._rings.get(upstream.name)
-        if known is None or known[0] != upstream.keys:
+        if known is None or known[0] is not upstream.keys:
             known = self._rings[upstream.name] = upstream.keys, Ring(upstream.keys)
         return known[1]
 

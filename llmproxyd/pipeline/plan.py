@@ -30,11 +30,13 @@ class Plan:
     :ivar path: as received, without query values; what would steer a terminal is escaped.
     :ivar model: as far as the path tells it.
     :ivar streaming: whether a stream is asked for, as far as the path tells it.
+    :ivar expected: what was found out of answers to it, by upstream, media type and coding.
     :ivar patience: seconds that the client's SDK waits for an answer, where it says so.
     """
 
     __slots__ = (
         "dialect",
+        "expected",
         "method",
         "model",
         "outgoing",
@@ -56,6 +58,7 @@ class Plan:
         self.model: str | None = None
         self.streaming: bool | None = None
         self.patience: float | None = None
+        self.expected: dict[tuple[str, bytes, bytes], object] = {}
 
 
 def plan_of(request: Request, policy: Policy) -> Plan:

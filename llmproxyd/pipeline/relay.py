@@ -77,14 +77,15 @@ class Relay:
         self._tracker: Tracker | None = None
         self.transport: WireResponse | None = None
 
-    def begin(self, response: Response, more: RawHeaders = ()) -> None:
+    def begin(self, response: Response, more: RawHeaders = (), *, whole: bool = False) -> None:
         """Commit: the upstream's head goes to the client, less what belongs to the connection.
 
         :param more: fields of ours, in place of the upstream's of the same names (lower case).
+        :param whole: it is no stream, and all of it is here.
         """
         exchange = self._exchange
         headers = response.headers
-        form = self._form = _writable(exchange, headers)
+        form = self._form = None if whole else _writable(exchange, headers)
         if form is not None:
             self._tracker = tracker(form.framing)
         # Nothing is said of a length where none is: HEAD may be answered without it.

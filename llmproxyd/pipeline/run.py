@@ -287,7 +287,7 @@ class Pipeline:
             if not isinstance(failure.value, CancelledError | ClientGone | ProxyError):
                 self._log_failure("request {id} failed after its end", failure, exchange)
         elif isinstance(failure.value, ProxyError) and not exchange.committed:
-            exchange.failed = isinstance(failure.value, UpstreamError)
+            exchange.failed = isinstance(failure.value, UpstreamError) and failure.value.blames
             self._refuse(exchange, failure.value)
         else:
             self._broken(exchange, failure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from urllib.parse import quote
 
 from llmproxyd.http.body import Kept
@@ -44,13 +45,17 @@ class Target:
         self.body = body
         self.prepared = prepared
 
-    def outgoing(self, request: Request, key: Secret | None) -> Outgoing:
-        """What is sent, with *key* where there are several."""
-        if key is None:
-            if self.prepared is None:
-                self.prepared = outgoing(self.upstream, request, self.path, foreign=self.foreign)
+    def outgoing(self, request: Request, key: Secret | None, *, held: bool | None = None) -> Outgoing:
+        """What is sent, with *key* where there are several.
+
+        :param held: the answer will be looked at; by default as the upstream's policy says.
+        """
+        if key is None and self.prepared is not None and held in (None, self.upstream.holds):
             return self.prepared
-        return outgoing(self.upstream, request, self.path, key, foreign=self.foreign)
+        going = outgoing(self.upstream, request, self.path, key, foreign=self.foreign, held=held)
+        if key is None:
+            self.prepared = going
+        return going
 
 
 def own_target(exchange: Exchange, body: Kept) -> Target:
@@ -66,37 +71,51 @@ def own_target(exchange: Exchange, body: Kept) -> Target:
     return Target(upstream, exchange.model, route.target, sent, plan.outgoing)
 
 
-def fallbacks_of(exchange: Exchange, body: Kept) -> deque[Target]:
-    """The upstreams that stand in for it, in order.
+class Fallbacks(Iterator[Target]):
+    """The upstreams that stand in for that of *exchange*, in order; false when no more are left.
 
     :param body: as the client sent it.
     """
-    route = exchange.route
-    assert route is not None
-    found: deque[Target] = deque()
-    for fallback in route.upstream.fallbacks:
+
+    def __init__(self, exchange: Exchange, body: Kept) -> None:
+        route = exchange.route
+        assert route is not None
+        self._exchange = exchange
+        self._body = body
+        self._route = route
+        self._left = deque(route.upstream.fallbacks)
+
+    def __bool__(self) -> bool:
+        return bool(self._left)
+
+    def __next__(self) -> Target:
+        if not self._left:
+            raise StopIteration
+        fallback, route, exchange = self._left.popleft(), self._route, self._exchange
         other = exchange.policy.router.upstreams[fallback.upstream]
-        path, sent, model = route.target, body, fallback.model(exchange.model)
+        path, sent, model = route.target, self._body, fallback.model(exchange.model)
         if model is not None:
             named = _in_path(route.endpoint, path, model)
             if named is not None:
                 path = named
             else:
-                changed = with_model(body.read(body.length), model)
-                sent = body if changed is None else KeptBytes(changed)
-        sent = transformed(other, exchange, sent)
-        foreign = other.origin != route.upstream.origin
-        found.append(Target(other, model or exchange.model, path, sent, foreign=foreign))
-    return found
+                changed = with_model(sent.read(sent.length), model)
+                sent = sent if changed is None else KeptBytes(changed)
+        model = model or exchange.model
+        sent = transformed(other, exchange, sent, model)
+        return Target(other, model, path, sent, foreign=other.origin != route.upstream.origin)
 
 
-def transformed(upstream: Upstream, exchange: Exchange, body: Kept) -> Kept:
-    """*body* as *upstream* is to have it."""
+def transformed(upstream: Upstream, exchange: Exchange, body: Kept, model: str | None = None) -> Kept:
+    """*body* as *upstream* is to have it.
+
+    :param model: as it is called there, where that is known; else the body tells.
+    """
     route = exchange.route
     operation = None if route is None else route.operation
     if not upstream.transforms.concerns(operation):
         return body
-    changed = upstream.transforms.apply(operation, exchange.model, body.read(body.length))
+    changed = upstream.transforms.apply(operation, model or exchange.model, body.read(body.length))
     return body if changed is None else KeptBytes(changed)
 
 

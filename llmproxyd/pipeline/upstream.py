@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 
-from llmproxyd.errors import ClientGone, Final, ProxyError, Refused, Retryable, UpstreamError
+from llmproxyd.errors import Busy, ClientGone, Final, ProxyError, Refused, Retryable, UpstreamError
 from llmproxyd.http.headers import for_upstream
 from llmproxyd.model import Request, Response
 from llmproxyd.pipeline.policy import CREDENTIAL_FIELDS, Upstream
@@ -98,13 +98,20 @@ class Outgoing(NamedTuple):
 
 
 def outgoing(
-    upstream: Upstream, request: Request, target: bytes, key: Secret | None = None, *, foreign: bool = False
+    upstream: Upstream,
+    request: Request,
+    target: bytes,
+    key: Secret | None = None,
+    *,
+    foreign: bool = False,
+    held: bool | None = None,
 ) -> Outgoing:
     """*request* as *upstream* is to have it, under *target*.
 
     The client's end-to-end fields, and a stored key in place of its own.
 
     :param key: the one to use, where the upstream has several.
+    :param held: the answer will be looked at; by default as the upstream's policy says.
     :param foreign: the client meant another one: its credential is not for this.
     """
     if key is None and upstream.keys:
@@ -117,7 +124,7 @@ def outgoing(
     fields = for_upstream(request.headers, upstream.host)
     if replaced:
         fields = [pair for pair in fields if pair[0].lower() not in replaced]
-    if upstream.holds:
+    if upstream.holds if held is None else held:
         fields = [_readable(pair) if pair[0].lower() == b"accept-encoding" else pair for pair in fields]
     fields += [pair for pair in upstream.headers if pair[0].lower() != b"host"]
     if key is not None:
@@ -255,7 +262,7 @@ def explain(failure: Failure) -> ProxyError | ClientGone:
             f"No connection to the upstream within {format_duration(value.granted)} (timeouts.connect).",
         )
     if isinstance(value, PoolTimeout):
-        return Retryable(
+        return Busy(
             504,
             "pool_timeout",
             f"None of the {value.limit} connections to the upstream came free within "

@@ -65,6 +65,18 @@ _TOO_LONG_TEXT = re.compile(
 )
 """Unmistakable phrases only: a limit by the minute speaks of tokens and of exceeding, too."""
 
+_CONTENT = frozenset(
+    {
+        "content_policy_violation",
+        "content_filter",
+        "invalid_prompt",
+        "responsibleaipolicyviolation",
+        "moderation",
+        "refusal",
+    }
+)
+"""Codes that find fault with what a request says."""
+
 _UNPAID_TEXT = re.compile(r"credit balance is too low|insufficient (?:credits|balance)", re.IGNORECASE)
 _QUOTA_TEXT = re.compile(r"exceeded your current quota", re.IGNORECASE)
 
@@ -197,6 +209,13 @@ def unpaid(code: str | None, body: object | None) -> str | None:
 def denied(status: int, code: str | None, body: object | None) -> bool:
     """Whether it was for who asks: another attempt with the same credential or account is no use."""
     return status in (401, 402, 403, 407) or not _DENIED.isdisjoint(_codes(code, body))
+
+
+def about_the_request(code: str | None, body: object | None) -> bool:
+    """Whether it was refused for what it says: flagged by a moderation, blocked by a filter."""
+    metadata = error_of(body).get("metadata")
+    flagged = isinstance(metadata, Mapping) and ("flagged_input" in metadata or "reasons" in metadata)
+    return flagged or not _CONTENT.isdisjoint(_codes(code, body))
 
 
 def in_flight(body: object | None) -> bool:

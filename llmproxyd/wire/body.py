@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Protocol
+from weakref import ref
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IConsumer, IReactorTime
-from twisted.internet.task import Cooperator
+from twisted.internet.task import Cooperator, SchedulerError
 from twisted.python.failure import Failure
 from twisted.web.client import FileBodyProducer
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
@@ -103,11 +106,12 @@ class KeptBytes:
 class KeptFile:
     """A whole body in a file, to be sent as often as it takes, one after the other."""
 
-    __slots__ = ("_clock", "_file", "length")
+    __slots__ = ("_clock", "_file", "_sending", "length")
 
     def __init__(self, file: IO[bytes], length: int, clock: IReactorTime) -> None:
         self._file = file
         self._clock = clock
+        self._sending: Callable[[], IBodyProducer | None] = lambda: None
         self.length = length
 
     def read(self, limit: int) -> bytes:
@@ -116,8 +120,15 @@ class KeptFile:
         return self._file.read(limit)
 
     def producer(self) -> IBodyProducer | None:
-        """A new one."""
-        return _from_file(_Unclosed(self._file), self._clock)
+        """A new one; one that was not done does nothing more, as they share their place in the file."""
+        before = self._sending()
+        if before is not None:
+            # It may not have begun, or be over.
+            with suppress(AttributeError, SchedulerError):
+                before.stopProducing()
+        producer = _from_file(_Unclosed(self._file), self._clock)
+        self._sending = ref(producer)
+        return producer
 
 
 class _Unclosed:

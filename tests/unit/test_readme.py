@@ -252,7 +252,7 @@ def codes_of(tree: ast.Module) -> dict[str, int]:
     return found
 
 
-ERRORS = ("BadRequest", "Final", "Refused", "Retryable")
+ERRORS = ("BadRequest", "Busy", "Final", "Refused", "Retryable")
 
 
 def test_every_code_of_an_error_is_listed_with_its_status_and_no_other() -> None:

@@ -16,7 +16,7 @@ from llmproxyd.pipeline.exchange import Exchange, Responder
 from llmproxyd.pipeline.plan import plan_of
 from llmproxyd.pipeline.policy import Fallback, Policy, Upstream
 from llmproxyd.pipeline.route import Router
-from llmproxyd.pipeline.target import fallbacks_of, own_target
+from llmproxyd.pipeline.target import Fallbacks, own_target
 from llmproxyd.providers.registry import registry
 from llmproxyd.redaction import Secret
 from llmproxyd.wire.body import KeptBytes
@@ -64,7 +64,7 @@ def test_without_fallbacks_there_is_one_as_it_was_planned() -> None:
     assert target.outgoing(exchange.request, None) is exchange.plan.outgoing
     assert target.body is body
     assert sent(target, exchange) == (b"http://h/base" + CHAT + b"?x=%2F&y", b"{}")
-    assert not fallbacks_of(exchange, body)
+    assert not Fallbacks(exchange, body)
 
 
 def test_fallbacks_come_in_order_each_under_its_own_base_and_name_for_the_model() -> None:
@@ -77,7 +77,7 @@ def test_fallbacks_come_in_order_each_under_its_own_base_and_name_for_the_model(
     }
     body = KeptBytes(b'{ "model" : "gpt-4o",\n "n":1.0}')
     exchange = exchange_for(upstreams, "a", model="gpt-4o")
-    found = fallbacks_of(exchange, body)
+    found = list(Fallbacks(exchange, body))
     assert [one.upstream.name for one in found] == ["b", "c", "d"]
     assert [one.model for one in found] == ["gpt-4o", "local", "any"]
     assert [sent(one, exchange) for one in found] == [
@@ -91,7 +91,7 @@ def test_fallbacks_come_in_order_each_under_its_own_base_and_name_for_the_model(
 def test_a_body_that_names_no_model_goes_as_it_is(body: bytes) -> None:
     upstreams = {"a": named("a", fallbacks=(Fallback(upstream="b", models={"*": "x"}),)), "b": named("b")}
     exchange = exchange_for(upstreams, "a", model="m")
-    (target,) = fallbacks_of(exchange, KeptBytes(body))
+    (target,) = list(Fallbacks(exchange, KeptBytes(body)))
     assert target.body.read(100) == body
 
 
@@ -99,7 +99,7 @@ def test_a_body_that_names_no_model_goes_as_it_is(body: bytes) -> None:
 def test_no_body_is_too_odd(body: bytes) -> None:
     upstreams = {"a": named("a", fallbacks=(Fallback(upstream="b", models={"*": "x"}),)), "b": named("b")}
     exchange = exchange_for(upstreams, "a", model="m")
-    (target,) = fallbacks_of(exchange, KeptBytes(body))
+    (target,) = list(Fallbacks(exchange, KeptBytes(body)))
     assert isinstance(target.body.read(10**6), bytes)
 
 
@@ -107,7 +107,7 @@ def test_a_request_for_no_model_keeps_its_body() -> None:
     upstreams = {"a": named("a", fallbacks=(Fallback(upstream="b", models={"*": "x"}),)), "b": named("b")}
     exchange = exchange_for(upstreams, "a")
     body = KeptBytes(b'{"model":"m"}')
-    (target,) = fallbacks_of(exchange, body)
+    (target,) = list(Fallbacks(exchange, body))
     assert (target.model, target.body) == (None, body)
 
 
@@ -126,7 +126,7 @@ def test_a_model_in_the_path_is_changed_there(model: str, written: bytes) -> Non
     path = b"/v1beta/models/%b:streamGenerateContent?alt=sse&m=gemini-2.0"
     exchange = exchange_for(upstreams, "a", path % b"gemini-2.0")
     body = KeptBytes(b'{"model":"gemini-2.0"}')
-    (target,) = fallbacks_of(exchange, body)
+    (target,) = list(Fallbacks(exchange, body))
     assert sent(target, exchange) == (b"http://b" + path.replace(b"%b", written), body.data)
 
 
@@ -136,7 +136,7 @@ def test_each_upstream_gets_its_own_key_and_none_of_another() -> None:
         "b": named("b", keys=(Secret("of-b-1234567"),)),
     }
     exchange = exchange_for(upstreams, "a", CHAT, (b"Authorization", b"Bearer of-the-client"))
-    own, (other,) = own_target(exchange, NO_BODY), fallbacks_of(exchange, NO_BODY)
+    own, (other,) = own_target(exchange, NO_BODY), Fallbacks(exchange, NO_BODY)
     second = own.outgoing(exchange.request, upstreams["a"].keys[1])
     keys = [
         [value for name, value in going.headers.getAllRawHeaders() if name.lower() == b"authorization"]
@@ -159,12 +159,12 @@ def test_a_large_body_is_not_read_before_it_is_needed() -> None:
     exchange = exchange_for(upstreams, "a", model="m")
     body = cast(Kept, Large())
     assert own_target(exchange, body).body is body
-    assert fallbacks_of(exchange, body)[0].body is body
+    assert next(Fallbacks(exchange, body)).body is body
 
 
 def test_models_of_the_same_body_are_changed_for_each_upstream_from_what_came() -> None:
     fallbacks = (stand_in("b", m="one"), stand_in("c", m="two"))
     upstreams = {"a": named("a", fallbacks=fallbacks), "b": named("b"), "c": named("c")}
     exchange = exchange_for(upstreams, "a", model="m")
-    found = fallbacks_of(exchange, KeptBytes(b'{"model":"m"}'))
+    found = list(Fallbacks(exchange, KeptBytes(b'{"model":"m"}')))
     assert [json.loads(one.body.read(100))["model"] for one in found] == ["one", "two"]
