@@ -160,7 +160,7 @@ class Retrying:
 
     :param failed: what happened, in a few words: ``overloaded (529)``, ``connection refused``.
     :param delay: seconds until the next attempt.
-    :param retry: its number, from 1.
+    :param retry: its number, from 1; 0 where it is no retry but takes another key.
     :param of: how many retries there may be.
     :param to: the upstream that it goes to.
     """

@@ -131,9 +131,12 @@ def _told(event: FaultsChanged | Absorbed) -> tuple[str, str]:
     if isinstance(event, FaultsChanged):
         return "🔧", f"Mode: {event.words} ({event.cause})"
     if isinstance(event, Retrying):
-        again = "trying again" if event.to == event.upstream else f"trying {event.to}"
-        which = f"({event.retry} of {event.of}) [{event.request_id}]"
-        return "🔁", f"{event.upstream} {event.failed}, {again} in {event.delay:.1f} s {which}"
+        again = f"trying again in {event.delay:.1f} s ({event.retry} of {event.of})"
+        if event.to != event.upstream:
+            again = f"trying {event.to} instead"
+        elif not event.retry:
+            again = "trying another key"
+        return "🔁", f"{event.upstream} {event.failed}, {again} [{event.request_id}]"
     if isinstance(event, BreakerChanged):
         told = f"Breaker {event.name}: {event.before} -> {event.after}, {event.cause}"
         told += f"; next probe in {_seconds(event.seconds)}" if event.seconds > 0 else ""
