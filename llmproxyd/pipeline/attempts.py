@@ -183,8 +183,9 @@ class Attempts:
     def _hold(
         self, incoming: WireResponse, head: Response, watch: StreamWatch | None, granted: float | None
     ) -> None:
-        exchange, means = self._exchange, self._means
-        gate = Gate(incoming, head, watch, self._turn.upstream.resilience.hold, means.wheel, self._opened)
+        exchange, means, upstream = self._exchange, self._means, self._turn.upstream
+        hold, idle = upstream.resilience.hold, upstream.timeouts.idle
+        gate = Gate(incoming, head, watch, hold, means.wheel, self._opened, idle)
         exchange.work = gate.throw_away
         if granted is not None and watch is not None:
             left = max(self._sent_at + granted - means.wheel.seconds(), 0)

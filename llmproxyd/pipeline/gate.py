@@ -15,10 +15,12 @@ from twisted.internet.interfaces import IProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from llmproxyd.errors import Retryable
 from llmproxyd.http.headers import first
 from llmproxyd.inspection.content import CONTENT, Sign, StreamWatch, Trouble
 from llmproxyd.inspection.inflate import inflater
 from llmproxyd.model import Body, Response
+from llmproxyd.pipeline import refusals
 from llmproxyd.resilience.policy import Hold
 from llmproxyd.wire.agent import abort
 from llmproxyd.wire.response import DONE, WireResponse
@@ -50,19 +52,26 @@ class Gate:
     """Holds one answer, and then lets it through or throws it away.
 
     :param watch: reads along, where the answer is a stream.
+    :param idle: seconds without a piece after which the upstream is given up; ``None`` for as long as
+        it may be held.
     :param opened: called once, when there is nothing more to wait for.
     :ivar why: what there is to decide upon.
     :ivar trouble: the error that a stream told of.
     :ivar reason: how the body ended, ``None`` as long as it has not.
+    :ivar error: why the upstream was given up.
     """
 
     __slots__ = (
         "_hold",
+        "_idle",
+        "_moved",
         "_opened",
         "_pieces",
         "_receiver",
         "_timer",
+        "_until",
         "_wheel",
+        "error",
         "head",
         "incoming",
         "reason",
@@ -81,6 +90,7 @@ class Gate:
         hold: Hold,
         wheel: Wheel,
         opened: Callable[[Gate], None],
+        idle: float | None = None,
     ) -> None:
         self.incoming = incoming
         self.head = head
@@ -90,7 +100,10 @@ class Gate:
         self.reason: Failure | None = None
         self.size = 0
         self.transport: WireResponse | None = None
+        self.error: Retryable | None = None
         self._hold = hold
+        self._idle = hold.time if idle is None else idle
+        self._until = self._moved = 0.0
         self._wheel = wheel
         self._opened: Callable[[Gate], None] | None = opened
         self._pieces: list[bytes] = []
@@ -121,7 +134,9 @@ class Gate:
         """The body begins to flow."""
         self.transport = transport
         if not transport.complete:
-            self._timer = self._wheel.start(self._hold.time, self._late)
+            self._moved = self._wheel.seconds()
+            self._until = self._moved + self._hold.time
+            self._timer = self._wheel.start(min(self._hold.time, self._idle), self._late)
 
     def connectionMade(self) -> None:
         """See :meth:`makeConnection`."""
@@ -135,6 +150,7 @@ class Gate:
             return
         self._pieces.append(data)
         self.size += len(data)
+        self._moved = self._wheel.seconds()
         if self.watch is not None:
             self._read(self.watch.feed(data), blind=self.watch.blind)
         if self.why is None and self.size >= self._hold.bytes:
@@ -188,8 +204,18 @@ class Gate:
             abort(self.incoming)
 
     def _late(self) -> None:
+        """It was held as long as may be, or nothing has come for too long."""
         self._timer = None
-        self._open(Why.LATE)
+        now = self._wheel.seconds()
+        silent = self._moved + self._idle
+        if now >= self._until:
+            self._open(Why.LATE)
+        elif now >= silent:
+            self.error = refusals.idle_timeout(self._idle)
+            abort(self.incoming)
+            self._open(Why.BROKEN)
+        else:
+            self._timer = self._wheel.start(min(silent, self._until) - now, self._late)
 
     def _open(self, why: Why) -> None:
         self._stop()

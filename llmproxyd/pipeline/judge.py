@@ -177,8 +177,11 @@ def evidently_good(body: bytes | None) -> bool:
 def judged(gate: Gate, upstream: Upstream, exchange: Exchange) -> Setback | None:
     """What is wrong with the answer that *gate* holds; ``None`` if nothing is."""
     if gate.why is Why.BROKEN:
-        assert gate.reason is not None
-        return Setback.of_error(broken_off(gate.reason))
+        error = gate.error
+        if error is None:
+            assert gate.reason is not None
+            return Setback.of_error(broken_off(gate.reason))
+        return Setback.of_error(error)
     head = gate.head
     status, value, code, message = head.status, None, None, None
     if status >= 400:

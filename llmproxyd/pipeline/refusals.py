@@ -39,6 +39,12 @@ def first_content_timeout(granted: float) -> Retryable:
     )
 
 
+def idle_timeout(granted: float) -> Retryable:
+    """An answer that stopped in the middle for *granted* seconds."""
+    message = f"The upstream sent nothing for {format_duration(granted)} (timeouts.idle)."
+    return Retryable(504, "idle_timeout", message)
+
+
 def _whole(left: float) -> int:
     """*left* in whole seconds, as ``Retry-After`` wants them: a second at least."""
     return max(-int(-left // 1), 1)

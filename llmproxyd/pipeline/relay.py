@@ -21,10 +21,9 @@ from llmproxyd.inspection.content import StreamWatch
 from llmproxyd.model import End, RawHeaders, Response, WallClock
 from llmproxyd.pipeline.answer import stream_error
 from llmproxyd.pipeline.exchange import Exchange
-from llmproxyd.pipeline.refusals import first_content_timeout
+from llmproxyd.pipeline.refusals import first_content_timeout, idle_timeout
 from llmproxyd.pipeline.upstream import explain
 from llmproxyd.providers.base import StreamForm
-from llmproxyd.units import format_duration
 from llmproxyd.wire.agent import BadAnswer, abort
 from llmproxyd.wire.body import BodyTooLarge
 from llmproxyd.wire.head import BadRequest
@@ -204,11 +203,7 @@ class Relay:
 
     def _stalled(self) -> None:
         self._timer = None
-        self._error = Retryable(
-            504,
-            "idle_timeout",
-            f"The upstream sent nothing for {format_duration(self._idle)} (timeouts.idle).",
-        )
+        self._error = idle_timeout(self._idle)
         self._abandon()
 
     def _abandon(self) -> None:

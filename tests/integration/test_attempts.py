@@ -245,6 +245,24 @@ async def test_a_stream_is_held_so_long_and_no_longer(
 
 
 @pytest_twisted.ensureDeferred
+async def test_silence_while_a_stream_is_held_is_a_failure(bench: Bench, upstream: FakeUpstream) -> None:
+    upstream.scripts = [[Send(stream_head() + chunk(event(ROLE))), Stall()], works()]
+    proxy = bench.proxy(timeouts={"idle": 0.2}, **policy(hold={"time": 5}))
+    got = await ask(bench, proxy)
+    assert (got.status, got.json, len(upstream.requests)) == (200, REPLY, 2)
+    assert retries(proxy)[0].failed == "fell silent"
+
+
+@pytest_twisted.ensureDeferred
+async def test_pieces_that_come_keep_a_held_stream_alive(bench: Bench, upstream: FakeUpstream) -> None:
+    slow = [one for _ in range(4) for one in (Send(chunk(b": wait\n\n")), Wait(0.15))]
+    upstream.scripts = [[Send(stream_head()), *slow, Send(chunk(event(HI)) + LAST_CHUNK)]]
+    proxy = bench.proxy(timeouts={"idle": 0.35}, **policy(hold={"time": 5}))
+    got = await ask(bench, proxy)
+    assert (got.whole, len(upstream.requests)) == (True, 1)
+
+
+@pytest_twisted.ensureDeferred
 async def test_after_the_first_content_nothing_is_made_again(bench: Bench, upstream: FakeUpstream) -> None:
     upstream.scripts = [streamed(ROLE, HI, end=False), streamed(ROLE, HI, STOP, b"[DONE]")]
     proxy = bench.proxy(**policy())
