@@ -110,6 +110,7 @@ def test_a_folder_that_cannot_be_made_costs_records_alone(
         good(proxy, upstream, 2)
         bad(proxy, upstream)
         assert settled(proxy)["failed"] == 4
+        proxy.wait_for(r"(?s)Records in .*Records in ")
         assert len(warnings(proxy)) == 2
         assert warnings(proxy)[0].startswith(f"Records in {place} cannot be written: ")
         assert raw.ask(proxy.url, "/logs/errors").status == 200
