@@ -25,9 +25,10 @@ from llmproxyd.http.headers import first
 from llmproxyd.inspection.request import END, WHOLE, asked
 from llmproxyd.model import Arrived, End, Event, Finished, Request, WallClock
 from llmproxyd.pipeline import answer
-from llmproxyd.pipeline.attempts import Attempts, Means
+from llmproxyd.pipeline.attempts import Attempts
 from llmproxyd.pipeline.exchange import Exchange, Responder
 from llmproxyd.pipeline.live import Live
+from llmproxyd.pipeline.means import Means
 from llmproxyd.pipeline.plan import Plan, no_plan, plan_of
 from llmproxyd.pipeline.policy import Policy, Upstream
 from llmproxyd.pipeline.record import Record, broken, secrets_of
