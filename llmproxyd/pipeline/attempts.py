@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 
 from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from llmproxyd.errors import ClientGone, ProxyError, UpstreamError
@@ -33,6 +34,8 @@ from llmproxyd.wire.wheel import Timer
 
 class Attempts(Ending):
     """All attempts of one exchange."""
+
+    log = Logger()
 
     __slots__ = ("_body", "_first", "_others", "_wait")
 
@@ -208,6 +211,12 @@ class Attempts(Ending):
         delay, reason = decision.delay, decision.reason
         if delay is not None and not means.live.budget(upstream).take(now):
             delay, reason = None, "the retry budget is spent"
+            self.log.warn(
+                "{upstream} {words}, not trying again: its retry budget is spent [{id}]",
+                upstream=upstream.name,
+                words=setback.words,
+                id=exchange.request_id,
+            )
         if delay is not None:
             self._again(setback, gate, delay, reason)
             return

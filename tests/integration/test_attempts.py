@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from bench import Bench, reactor
+from twisted.logger import formatEvent, globalLogPublisher
 from wireclient import Answer, pause, request, until
 
 from llmproxyd.model import End, Retrying
@@ -381,9 +382,16 @@ async def test_the_budget_ends_retries_before_their_number_does(bench: Bench, up
     proxy = bench.proxy(**policy(retry={"max_retries": 10, "budget": budget}))
     got = await ask(bench, proxy)
     assert (got.status, len(upstream.requests)) == (503, 3)
-    got = await ask(bench, proxy)
+    told: list[str] = []
+    globalLogPublisher.addObserver(observer := lambda event: told.append(formatEvent(event)))
+    try:
+        got = await ask(bench, proxy)
+    finally:
+        globalLogPublisher.removeObserver(observer)
     assert (got.status, len(upstream.requests)) == (503, 4)
     assert got.get(b"x-should-retry") == b"false"
+    line = f"openai unavailable (503), not trying again: its retry budget is spent [{proxy.finished[-1].request_id}]"
+    assert line in told
 
 
 @pytest_twisted.ensureDeferred
