@@ -2,6 +2,7 @@
 
 ``Refused``     answer the client ourselves, nothing was sent upstream
 ``Retryable``   this attempt failed, another one may succeed
+``Busy``        the same, by a limit of our own: it speaks against nobody
 ``Final``       this attempt failed and no other would succeed
 ``ClientGone``  nobody is left to answer
 """

@@ -32,7 +32,8 @@ class Live:
         """What *upstream* may get beyond its requests."""
         policy = upstream.resilience.retry.budget
         known = self._budgets.get(upstream.name)
-        if known is None or known[0] is not policy:
+        # The same object costs less to tell than an equal one, which a reload brings.
+        if known is None or (known[0] is not policy and known[0] != policy):
             known = self._budgets[upstream.name] = policy, Budget(policy, self._now())
         return known[1]
 
@@ -41,7 +42,7 @@ class Live:
         if len(upstream.keys) < 2:
             return None
         known = self._rings.get(upstream.name)
-        if known is None or known[0] is not upstream.keys:
+        if known is None or (known[0] is not upstream.keys and known[0] != upstream.keys):
             known = self._rings[upstream.name] = upstream.keys, Ring(upstream.keys)
         return known[1]
 

@@ -1,7 +1,7 @@
 """The answer's body, from the upstream to the client as it comes.
 
-Two parts: the gate, which decides when the head is sent (here at once; that is the commit
-point), and what follows it: pieces are handed on unchanged, at the client's pace.  A stream
+It begins with the commit: the head is sent, at once or when the gate before it has opened
+(:mod:`~llmproxyd.pipeline.gate`).  Pieces are handed on unchanged, at the client's pace.  A stream
 that breaks off is made visible: where it ended between two events, the provider's own error
 event comes first; the connection is cut in any case, so a truncated stream never looks whole.
 """

@@ -101,7 +101,7 @@ class Recategorize:
 
     :param pattern: regular expression, searched in the body, upper and lower case alike.
     :param original_status: only answers with it, ``None`` for any.
-    :param new_status: what the policy sees; the client sees it too if it gets an answer of ours.
+    :param new_status: what the policy sees; the client still gets the upstream's own answer.
     """
 
     pattern: str
