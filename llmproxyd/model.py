@@ -98,6 +98,8 @@ class End(StrEnum):
     TRUNCATED = "truncated"
     IDLE = "idle"
     CLIENT_GONE = "client_gone"
+    IN_BAND_ERROR = "in_band_error"
+    """The upstream told an error within its stream, which then ended as it should."""
 
 
 @dataclass(slots=True)
@@ -112,6 +114,30 @@ class Arrived:
     upstream: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What an answer told of itself.
+
+    :param model: that answered.
+    :param tokens: by meaning: ``input``, ``output``, and where told ``total``, ``cached``, ``reasoning``.
+    :param finish: why the model stopped, in the provider's word.
+    :param failed: an error came within the stream.
+    """
+
+    model: str | None = None
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    finish: str | None = None
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Captured:
+    """Bodies as far as events are to carry them (``events.capture``)."""
+
+    request: Body | None = None
+    response: Body | None = None
+
+
 @dataclass(slots=True)
 class Finished:
     """A request is over: one per request, whatever happened.
@@ -123,6 +149,18 @@ class Finished:
     :param code: the code of an error of ours, ``None`` otherwise.
     :param detail: one clause on why the code was given, without secrets.
     :param failed: the upstream is to blame: it could not be reached, broke off, was too slow.
+    :param operation: of the endpoint (``chat``, ``models``…).
+    :param kind: of the endpoint (``inference``…).
+    :param model: as asked for, where it was looked at.
+    :param attempts: that were made at upstreams; 0 where none was asked.
+    :param began: seconds until the head of the answer went to the client, ``None`` if none did.
+    :param first: seconds until the first content of a stream, where it was looked at.
+    :param received: bytes of the request's body, ``None`` where it came without a length.
+    :param streamed: the answer was a stream.
+    :param project: id, where access is on; as is *token*.
+    :param cache: ``hit``, ``miss``, ``bypass`` or ``stale``, where the cache is on.
+    :param reading: what the answer told of itself, where somebody wants to know.
+    :param peer: address of the client.
     """
 
     number: int
@@ -139,6 +177,21 @@ class Finished:
     code: str | None = None
     detail: str | None = None
     failed: bool = False
+    operation: str = "unknown"
+    kind: str = "metadata"
+    model: str | None = None
+    attempts: int = 0
+    began: float | None = None
+    first: float | None = None
+    received: int | None = None
+    streamed: bool = False
+    project: str | None = None
+    token: str | None = None
+    cache: str | None = None
+    reading: Reading | None = None
+    peer: str = "-"
+    traceparent: str | None = None
+    captured: Captured | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +371,50 @@ class Recorded:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A change of state that somebody made or was refused, for the audit log.  It holds no secret.
+
+    :param who: the operator or caller: ``stdin``, ``socket uid=1000``, ``token tok_…``.
+    :param address: where the call came from, ``-`` for this process.
+    :param action: the verb: ``token.create``.
+    :param target: id or name of what it concerns.
+    :param before: members that change, as they were; ``None`` where there was nothing.
+    :param outcome: ``ok``, ``refused`` or ``failed``.
+    """
+
+    who: str
+    address: str
+    action: str
+    target: str
+    before: Mapping[str, object] | None = None
+    after: Mapping[str, object] | None = None
+    outcome: str = "ok"
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denied:
+    """A client was refused at the door.
+
+    :param address: of the client, without its port.
+    :param code: ``token_not_found``…
+    :param shown: the first characters of the token presented, where it has our form.
+    """
+
+    address: str
+    code: str
+    shown: str | None = None
+
+
 Event = (
-    Arrived | Finished | FaultsChanged | Retrying | BreakerChanged | CredentialRested | ErrorNoted | Recorded
+    Arrived
+    | Finished
+    | FaultsChanged
+    | Retrying
+    | BreakerChanged
+    | CredentialRested
+    | ErrorNoted
+    | Recorded
+    | Denied
 )

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated
 
+from llmproxyd.access.allowlist import Allow as Allow
 from llmproxyd.config.kinds import (
     BaseURL,
     Header,
     HeaderName,
     Host,
     Model,
-    Origin,
     PathPrefix,
     PolicyReference,
     ReadableFile,
@@ -83,17 +83,6 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class Allow:
-    """What may be sent to an upstream.
-
-    :param origins: web pages, by origin, whose scripts may; others are refused where a key
-        of ours would be spent.
-    """
-
-    origins: tuple[Origin, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Fallback:
     """Another upstream of the same provider, for requests that one could not serve.
 
@@ -119,6 +108,7 @@ class Upstream:
     :param transform: rules; each that applies changes the request further.
     :param models_fallback: model names that answer a list of models which the upstream cannot give.
     :param fallbacks: where to turn to, in order, when it fails.
+    :param flush_interval: seconds for which pieces of an answer are gathered before they go to the client.
     :param built_in: nobody mentioned it; it stands for the provider of the same name.
     """
 
@@ -135,6 +125,7 @@ class Upstream:
     transform: tuple[Transform, ...] = ()
     models_fallback: tuple[Model, ...] = ()
     fallbacks: tuple[Fallback, ...] = ()
+    flush_interval: Duration = 0.0
     name: str = field(default="", metadata=NOT_A_KEY)
     built_in: bool = field(default=False, metadata=NOT_A_KEY)
 

@@ -20,6 +20,7 @@ from llmproxyd.config.destinations import Fallback as Fallback
 from llmproxyd.config.destinations import Pool as Pool
 from llmproxyd.config.destinations import Route as Route
 from llmproxyd.config.destinations import Upstream as Upstream
+from llmproxyd.config.gateway import Access, Admin, Audit, CacheSettings, Events, Metrics
 from llmproxyd.config.kinds import (
     Endpoint,
     FaultKindName,
@@ -37,7 +38,6 @@ from llmproxyd.config.markers import POSITIVE, AtLeast
 from llmproxyd.config.reflect import NOT_A_KEY
 from llmproxyd.faults import language
 from llmproxyd.faults.rules import Match, Rule
-from llmproxyd.redaction import Secret
 from llmproxyd.resilience.policy import Resilience
 from llmproxyd.resilience.timeouts import Timeouts
 from llmproxyd.units import Duration, Size
@@ -191,17 +191,6 @@ class ErrorLogging:
 
 
 @dataclass(frozen=True, slots=True)
-class Admin:
-    """Who is let in from beyond loopback.
-
-    :param token: opens what else only the machine itself may see (``/health/detailed``,
-        ``/logs/errors``), as a bearer token.
-    """
-
-    token: Secret | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Operator:
     """Where commands come from.
 
@@ -237,6 +226,11 @@ class Config:
     sandbox: SandboxSettings = SandboxSettings()
     logging: Logging = Logging()
     error_logging: ErrorLogging = ErrorLogging()
+    access: Access = Access()
+    cache: CacheSettings = CacheSettings()
+    events: Events = Events()
+    audit: Audit = Audit()
+    metrics: Metrics = Metrics()
     admin: Admin = Admin()
     operator: Operator = Operator()
     source: Path | None = field(default=None, metadata=NOT_A_KEY, compare=False)

@@ -21,6 +21,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("llmproxyd.tap",),
     ("llmproxyd.service",),
     ("llmproxyd.systemd",),
+    ("llmproxyd.assembly",),  # what service and the library share: a pipeline and all that it needs
     ("llmproxyd.safety", "llmproxyd.ready"),  # helpers of service, as is listen
     ("llmproxyd.listen",),
     # Edges: side by side, none may import another one.
@@ -29,7 +30,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("llmproxyd.control",),
     ("llmproxyd.pipeline",),
     # Ports: side by side too.
-    ("llmproxyd.cache", "llmproxyd.store", "llmproxyd.observe"),
+    ("llmproxyd.cache", "llmproxyd.store", "llmproxyd.limits", "llmproxyd.observe"),
     ("llmproxyd.config",),
     # Pure.
     ("llmproxyd.access",),
@@ -41,6 +42,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("llmproxyd.http",),
     # Bottom.
     ("llmproxyd.wire",),
+    ("llmproxyd.redis",),
     ("llmproxyd.redaction", "llmproxyd.model", "llmproxyd.errors", "llmproxyd.units", "llmproxyd"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}

@@ -1,0 +1,1 @@
+"""The shared HTTP cache: what may be stored and reused (pure), under which key, and where it is kept."""

@@ -1,0 +1,185 @@
+"""What guards and measures, as configured: access, cache, events, audit, metrics, admin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Literal
+
+from llmproxyd.config.kinds import Endpoint, Model, Positive, UpstreamReference
+from llmproxyd.config.markers import AtLeast
+from llmproxyd.redaction import Secret
+from llmproxyd.units import Size
+
+DEFAULT_STORE = Secret("sqlite:llmproxyd.db")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Project tokens instead of providers' keys.
+
+    :param store: ``sqlite:PATH`` or ``postgresql://…``.
+    :param secret_key: what upstream credentials are encrypted with at rest.
+    :param enforce_active: whether a project that is not active is refused.
+    :param limits: where rate limits are counted: on this host, or in Redis for all hosts.
+    """
+
+    enabled: bool = False
+    store: Secret = DEFAULT_STORE
+    secret_key: Secret | None = None
+    enforce_active: bool = True
+    limits: Literal["memory", "redis"] = "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRule:
+    """Requests whose answers are stored although neither side asks for it.
+
+    :param path: glob of the raw path, less what selects the upstream.
+    :param methods: upper case; POST is stored by such a rule, or by the client's own ``Cache-Control``.
+    :param default_ttl: seconds of freshness where the answer names none.
+    :param fields: names of request fields that belong to the key.
+    """
+
+    path: str
+    upstream: UpstreamReference | None = None
+    methods: tuple[str, ...] = ("GET", "HEAD", "POST")
+    default_ttl: Positive | None = None
+    fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """The shared HTTP cache.
+
+    :param max_bytes: of the memory backend.
+    :param max_object_bytes: of one body.
+    :param default_ttl: seconds of freshness where an answer to GET or HEAD names none.
+    :param share: who else may be answered from an entry: its project alone, or all that use its upstream.
+    :param coalesce: of equal requests one goes upstream, the others wait for its entry.
+    :param redis_url: ``redis://[:PASSWORD@]HOST[:PORT][/DB]``; also for limits and events.
+    :param headers: tell in header fields what the cache did.
+    """
+
+    enabled: bool = False
+    backend: Literal["memory", "redis"] = "memory"
+    max_bytes: Annotated[Size, AtLeast(1)] = 256 * 1024**2
+    max_object_bytes: Annotated[Size, AtLeast(1)] = 2 * 1024**2
+    default_ttl: Positive | None = None
+    rules: tuple[CacheRule, ...] = ()
+    share: Literal["project", "upstream"] = "project"
+    coalesce: bool = True
+    redis_url: Secret | None = None
+    key_prefix: str = "llmproxyd:cache:"
+    headers: bool = True
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the keys taken together."""
+        if self.backend == "redis" and self.redis_url is None:
+            yield "redis_url", 'missing; backend: redis needs one, such as "redis://localhost:6379/0"'
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Where events go.
+
+    :param to: what kind of place it is.
+    :param path: of the file (``file``).
+    :param url: that takes batches by POST (``webhook``); may hold credentials.
+    :param headers: fields of those requests.
+    :param stream: name of the Redis stream (``redis``).
+    :param max_bytes: of the file before it is rotated; of the stream, entries are 1 KiB each.
+    :param keep: rotated files that are kept.
+    :param batch: events in one go at most.
+    :param every: seconds that an event waits for others at most.
+    """
+
+    to: Literal["file", "webhook", "redis"]
+    path: Path | None = None
+    url: Secret | None = None
+    headers: Mapping[str, Secret] = field(default_factory=lambda: MappingProxyType({}))
+    stream: str = "llmproxyd:events"
+    max_bytes: Annotated[Size, AtLeast(1024)] = 100 * 1024**2
+    keep: Annotated[int, AtLeast(0)] = 5
+    batch: Annotated[int, AtLeast(1)] = 100
+    every: Positive = 1.0
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the keys taken together."""
+        if self.to == "file" and self.path is None:
+            yield "path", "missing; events go to a file"
+        if self.to == "webhook" and self.url is None:
+            yield "url", "missing; events go to a webhook"
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """Bytes of bodies that events carry; 0 for none."""
+
+    request: Annotated[Size, AtLeast(0)] = 0
+    response: Annotated[Size, AtLeast(0)] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a million tokens cost, in whatever currency you count.
+
+    :param cached: input tokens that the provider had cached; by default as ``input``.
+    """
+
+    input: Annotated[float, AtLeast(0)] = 0.0
+    output: Annotated[float, AtLeast(0)] = 0.0
+    cached: Annotated[float, AtLeast(0)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """One event for each finished request.
+
+    :param usage: read model and token counts from answers; on by itself where somebody needs them.
+    :param prices: by the model's name (glob); the first that matches counts.
+    """
+
+    bus: Literal["memory"] = "memory"
+    dispatch: tuple[Dispatch, ...] = ()
+    capture: Capture = Capture()
+    usage: bool = False
+    prices: Mapping[Model, Price] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Who changed what.
+
+    :param file: JSON lines; by default ``audit.jsonl`` in the state folder where access is on, none else.
+    """
+
+    file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Prometheus metrics.
+
+    :param listen: a listener of their own, beside ``/metrics`` of the public one.
+    :param genai: the OpenTelemetry GenAI metrics too.
+    """
+
+    enabled: bool = True
+    listen: Endpoint | None = None
+    genai: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """Who is let in as an administrator.
+
+    :param listen: of the admin API; by default a Unix socket for this user once access is on.
+    :param token: opens the admin API, and what else only the machine itself may see
+        (``/health/detailed``, ``/logs/errors``, ``/metrics``), as a bearer token.
+    """
+
+    listen: Endpoint | None = None
+    token: Secret | None = None
