@@ -61,6 +61,30 @@ class Secret:
         return self
 
 
+class SecretURL(Secret):
+    """A URL with a password in it, or ``sqlite:PATH``, which is shown without what is secret."""
+
+    __slots__ = ()
+
+    @property
+    def masked(self) -> str:
+        """The URL with :data:`REDACTED` for its password."""
+        return _masked(self._text)[0]
+
+    def hidden(self) -> tuple[str, ...]:
+        """What of it is secret by itself, as written and decoded: what logs must not hold."""
+        found = _masked(self._text)[1]
+        return tuple(dict.fromkeys(form for text in found for form in (text, unquote(text)) if form))
+
+    def __repr__(self) -> str:
+        return self.masked
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return format(self.masked, spec)
+
+
 LEAST = 6
 """Characters that a secret has at least to be looked for within text.
 
@@ -248,6 +272,33 @@ def presented(headers: RawHeaders, query: bytes) -> tuple[str, ...]:
     return tuple(text for text in found if text)[:PRESENTED]
 
 
+def _masked(url: str) -> tuple[str, list[str]]:
+    """*url* as it is shown, and what was taken out.
+
+    Whoever writes a password forgets to escape it, so it may hold any sign: the login reaches to
+    the last ``@``.  What has no form that is known is secret as a whole.
+    """
+    scheme, _, rest = url.partition(":")
+    if not _SCHEME.fullmatch(scheme) or not rest.startswith("//"):
+        return (url, []) if scheme == "sqlite" else (REDACTED, [url])
+    hidden = []
+    login, at, place = rest[2:].rpartition("@")
+    name, colon, password = login.partition(":")
+    if colon and password:
+        hidden.append(password)
+        login = f"{name}:{REDACTED}"
+    elif login and not colon and not scheme.startswith("postgres"):
+        hidden.append(login)
+        login = REDACTED
+    parts = _SEPARATOR.split(place)
+    for number, part in enumerate(parts[2::2], 1):
+        name, _, value = part.partition("=")
+        if value and _is_argument(unquote(name)):
+            hidden.append(value)
+            parts[number * 2] = f"{name}={REDACTED}"
+    return f"{scheme}://{login}{at}{''.join(parts)}", hidden
+
+
 def printable(text: str) -> str:
     """*text* with its control characters escaped, line ends too."""
     return text if text.isprintable() else text.translate(_CONTROLS)
@@ -272,6 +323,7 @@ def _credentials(value: str) -> list[str]:
 
 _SIGNED = re.compile(r"(?:Credential|Signature)=([^,\s]+)")
 _SEPARATOR = re.compile("([?&;#])")
+_SCHEME = re.compile("[a-z][a-z0-9+.-]*")
 
 
 def _is_secret(name: str) -> bool:

@@ -11,15 +11,21 @@ from llmproxyd.pipeline.policy import Upstream
 
 
 def exposure(
-    listening: Listening, upstreams: Mapping[str, Upstream], *, meant: bool, imported: bool = False
+    listening: Listening,
+    upstreams: Mapping[str, Upstream],
+    *,
+    meant: bool,
+    imported: bool = False,
+    guarded: bool = False,
 ) -> list[str]:
     """What to warn of when other machines can connect.
 
     :param meant: ``server.open``.
     :param imported: the configuration is another program's, which never asked; a warning must do.
+    :param guarded: ``access.enabled``: nobody comes in without a token, and no stored key is used.
     :raises StartError: a stored key would be there for anyone on the network to spend.
     """
-    if not listening.beyond_loopback:
+    if guarded or not listening.beyond_loopback:
         return []
     keys = sorted(name for name, one in upstreams.items() if one.keyed)
     if keys and not meant and not imported:

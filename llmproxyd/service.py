@@ -7,7 +7,6 @@ ends the start in one line), stopping closes them and lets running requests end.
 from __future__ import annotations
 
 import gc
-import random
 import secrets
 import signal
 import time
@@ -22,41 +21,34 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
-from llmproxyd import ready
+from llmproxyd import administration, ready
+from llmproxyd.assembly import Assembly
 from llmproxyd.config.dump import dumped
 from llmproxyd.config.schema import Config, Server
-from llmproxyd.config.schema import Upstream as Settings
-from llmproxyd.control import Control
+from llmproxyd.control.verbs import Control
 from llmproxyd.faults import words
-from llmproxyd.faults.choose import Engine
 from llmproxyd.faults.rules import Share
+from llmproxyd.gateway import NO_PARTS, Parts
 from llmproxyd.listen import Listening, StartError, listen
 from llmproxyd.observe.banner import Facts, Place, banner
 from llmproxyd.observe.output import Output
-from llmproxyd.observe.recording import Recording
 from llmproxyd.observe.requestlog import RequestLog
-from llmproxyd.observe.sink import Sink
-from llmproxyd.observe.targets import Targets
-from llmproxyd.pipeline.build import policy_of, router_of, upstreams_of
-from llmproxyd.pipeline.live import Live
 from llmproxyd.pipeline.policy import Upstream
-from llmproxyd.pipeline.run import Pipeline
-from llmproxyd.pipeline.upstream import PassThroughClient, Sender, client_for
 from llmproxyd.providers.base import Provider
 from llmproxyd.safety import exposure, refuse_loops
 from llmproxyd.sandbox.site import make_site
 from llmproxyd.site.detailed import Detailed
 from llmproxyd.site.health import Health
 from llmproxyd.site.logs import ErrorLogs
+from llmproxyd.site.metrics import MetricsPage, metrics_site
 from llmproxyd.site.proxy import ProxyResource
+from llmproxyd.site.ready import Ready
 from llmproxyd.site.root import PublicSite, Root
 from llmproxyd.units import format_duration
-from llmproxyd.wire import tls
-from llmproxyd.wire.agent import ProxyAgent
 from llmproxyd.wire.head import Limits
-from llmproxyd.wire.wheel import Wheel
 
 REMIND = 60.0
 """Seconds between reminders of an active fault in the log."""
@@ -68,16 +60,14 @@ Requests leave none behind, so it finds nothing; but dozens that are under way a
 objects than Python's own 700, and the collector would walk them over and over.
 """
 
-GOODBYE = 2.0
-"""Seconds for idle upstream connections to close when stopping."""
-
 
 class Daemon(Service):
     """Everything of one process.
 
     :param output: where the banner and the operator's answers go.
     :param require_faults: end with exit status 1 when a fault that was asked for never came.
-    :param ready_file: receives the base URL once the ports are open.
+    :param ready_file: receives the base URL once clients are let in.
+    :param parts: what is handed in instead of being built.
     """
 
     log = Logger(namespace="llmproxyd")
@@ -93,6 +83,7 @@ class Daemon(Service):
         require_faults: bool = False,
         ready_file: Path | None = None,
         as_json: bool = False,
+        parts: Parts = NO_PARTS,
     ) -> None:
         self.config = config
         self.reactor = reactor
@@ -106,15 +97,13 @@ class Daemon(Service):
         self._console: Any = None
         self._sandbox: Listening | None = None
         self._listening: Listening | None = None
+        self._aside: list[Listening] = []
         self._started = reactor.seconds()
         self._reminder = LoopingCall(self._remind)
         self._reminder.clock = reactor
-        self.wheel = Wheel(reactor)
-        self.sink = Sink()
-        self.targets = Targets()
-        self.live = Live(reactor.seconds, self.sink.emit)
-        self.recording = Recording(config, reactor, time.time, reactor.callFromThread)
-        self.engine = Engine(reactor.seconds, random.Random(), [rule.rule() for rule in config.faults.rules])
+        self.works = Assembly(config, reactor, providers=providers, parts=parts)
+        self.sink = self.works.sink
+        self.live = self.works.live
 
     # Start.
 
@@ -132,23 +121,10 @@ class Daemon(Service):
             site = make_site(reactor, config.sandbox)
             self._sandbox = listen(reactor, ["tcp:0:interface=127.0.0.1"], site)
             sandbox = self._sandbox.urls[0]
-        upstreams = upstreams_of(config, self.providers, sandbox)
-        clients = self._clients(upstreams)
-        router = router_of(config, upstreams, self.providers)
-        self.pipeline = Pipeline(
-            policy=policy_of(config, router, guard=False),
-            sender=Sender(self.wheel, clients),
-            engine=self.engine,
-            emit=self.sink.emit,
-            wheel=self.wheel,
-            wall=time.time,
-            announcing=lambda: self.sink.announcing,
-            prefix=secrets.token_hex(4),
-            live=self.live,
-            draw=random.random,
-        )
+        self.pipeline = self.works.build(sandbox)
+        upstreams = self.works.upstreams
         self.control = Control(
-            self.engine,
+            self.works.engine,
             emit=self.sink.emit,
             monotonic=reactor.seconds,
             upstreams=upstreams,
@@ -162,75 +138,97 @@ class Daemon(Service):
         )
         self._start_notes = self._start_mode()
         self.sink.subscribe(self._requests, arrivals=self._requests.announces)
-        self.sink.subscribe(self.targets, arrivals=False)
         root = Root(ProxyResource(self.pipeline), self._local_pages())
         self._site = PublicSite(
             root,
             self.pipeline,
             clock=reactor,
             wall=time.time,
-            wheel=self.wheel,
+            wheel=self.works.wheel,
             limits=limits_of(config.server),
         )
+        self.works.connections = lambda: len(self._site.channels)
         self._listening = listen(reactor, config.listen, self._site)
         try:
             refuse_loops(self._listening, upstreams)
-            exposed = exposure(self._listening, upstreams, meant=config.server.open, imported=config.imported)
+            exposed = exposure(
+                self._listening,
+                upstreams,
+                meant=config.server.open,
+                imported=config.imported,
+                guarded=config.access.enabled,
+            )
         except StartError:
             self._close_ports()
             raise
         self._warnings = [*config.warnings, *exposed]
-        self.pipeline.policy = policy_of(config, router, guard=not self._listening.beyond_loopback)
-        self._upstreams = upstreams
+        try:
+            self._listen_aside()
+        except StartError:
+            self._close_ports()
+            raise
+        self.works.guard(browsers=not self._listening.beyond_loopback)
+
+    def _listen_aside(self) -> None:
+        """Open the listeners that are not for clients.
+
+        :raises StartError: one of them cannot be opened.
+        """
+        works, config = self.works, self.config
+        if administration.wanted(works):
+            self._aside.append(administration.listen_for_admins(works, self.control, self.state))
+        if config.metrics.enabled and config.metrics.listen is not None:
+            site = metrics_site(
+                works.metrics.render,
+                clock=self.reactor,
+                wall=time.time,
+                wheel=works.wheel,
+                limits=limits_of(config.server),
+            )
+            self._aside.append(listen(self.reactor, [config.metrics.listen], site))
 
     def startService(self) -> None:
         """Say so, and listen to the operator."""
         super().startService()
         self._greet()
         self._reminder.start(REMIND, now=False)
-        self.recording.start(self.sink)
+        self.works.start().addCallbacks(self._opened, self._not_opened)
         # What is there now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
-        if self._ready_file is not None:
+
+    def _opened(self, result: None) -> None:
+        """Clients can be let in."""
+        if self._ready_file is not None and self.running:
             ready.announce(self._ready_file, self.listening.urls[0])
+
+    def _not_opened(self, failure: Failure) -> None:
+        """It cannot work as it is configured: say so and end."""
+        if failure.check(StartError):
+            self.output.write(f"llmproxyd: {failure.value}\n")
+        else:
+            self.log.failure("the daemon cannot start", failure)
+        self.exit_status = 1
+        self.quit()
 
     def _local_pages(self) -> dict[bytes, Resource]:
         token = self.config.admin.token
         in_thread = partial(deferToThreadPool, self.reactor, self.reactor.getThreadPool())
-        return {
+        pages: dict[bytes, Resource] = {
             b"/health": Health(self.state),
+            b"/health/ready": Ready(self._why_not_ready),
             b"/health/detailed": Detailed(self.details, token),
-            b"/logs/errors": ErrorLogs(self.recording.summary, in_thread, token),
+            b"/logs/errors": ErrorLogs(self.works.recording.summary, in_thread, token),
         }
+        if self.config.metrics.enabled:
+            pages[b"/metrics"] = MetricsPage(self.works.metrics.render, token)
+        return pages
 
-    def _clients(self, upstreams: Mapping[str, Upstream]) -> dict[str, PassThroughClient]:
-        self._agents: list[ProxyAgent] = []
-        clients = {}
-        for name, upstream in upstreams.items():
-            settings = self.config.upstreams.get(name, Settings())
-            try:
-                trust = tls.policy(
-                    ca_file=settings.tls.ca_file,
-                    verify=settings.tls.verify,
-                    client_cert=settings.tls.client_cert,
-                )
-            except tls.TLSFileError as error:
-                raise StartError(f"upstreams.{name}.tls: {error}") from error
-            agent = ProxyAgent(
-                self.reactor,
-                trust,
-                wheel=self.wheel,
-                connect_timeout=upstream.timeouts.connect,
-                max_connections=settings.pool.max_connections,
-                max_idle=settings.pool.max_idle,
-                idle=settings.pool.idle,
-                proxy=None if settings.proxy is None else settings.proxy.reveal().encode(),
-            )
-            self._agents.append(agent)
-            clients[name] = client_for(agent)
-        return clients
+    def _why_not_ready(self) -> str | None:
+        if not self.running:
+            return "it stops"
+        return None if self.works.gateway.ready else "the store of projects and tokens does not answer"
 
     def _start_mode(self) -> list[str]:
         """Set the configured mode; what to tell about it."""
@@ -238,8 +236,8 @@ class Daemon(Service):
         answer = self.control.run(self.config.faults.mode)
         if not answer.ok:
             raise StartError(f"faults.mode: {answer.text.splitlines()[0]}")
-        shares = [one for one in self.engine.rules if isinstance(one.rule.when, Share)]
-        mode = self.engine.mode
+        shares = [one for one in self.works.engine.rules if isinstance(one.rule.when, Share)]
+        mode = self.works.engine.mode
         if mode is not None:
             shares += [mode] if isinstance(mode.rule.when, Share) else []
             if note := words.retry_note(mode.rule):
@@ -302,7 +300,7 @@ class Daemon(Service):
                 source=None if config.source is None else str(config.source),
                 upstreams=[
                     Place(name, one.provider.name, one.base_url, one.keyed, absorbs(one))
-                    for name, one in sorted(self._upstreams.items())
+                    for name, one in sorted(self.works.upstreams.items())
                 ],
                 default=config.server.single_upstream or config.default_upstream,
                 single=config.server.single_upstream,
@@ -328,7 +326,7 @@ class Daemon(Service):
     def state(self) -> dict[str, object]:
         """What ``/health`` tells beside its status."""
         single = self.config.server.single_upstream
-        target = {} if single is None else {"target": self._upstreams[single].base_url}
+        target = {} if single is None else {"target": self.works.upstreams[single].base_url}
         return {
             **target,
             "version": version("llmproxyd"),
@@ -336,8 +334,8 @@ class Daemon(Service):
             "mode": self.control.mode_in_words(),
             "requests": self.pipeline.handled,
             "upstreams": {
-                name: {"provider": one.provider.name, "target_status": self.targets.status(name)}
-                for name, one in sorted(self._upstreams.items())
+                name: {"provider": one.provider.name, "target_status": self.works.targets.status(name)}
+                for name, one in sorted(self.works.upstreams.items())
             },
         }
 
@@ -346,8 +344,9 @@ class Daemon(Service):
         return {
             **self.state(),
             **self.live.report(),
+            **self.works.gateway.state(),
             "active": len(self.pipeline.active),
-            "records": self.recording.state(),
+            "records": self.works.recording.state(),
             "configuration": dumped(self.config),
         }
 
@@ -402,7 +401,7 @@ class Daemon(Service):
 
     def _finish(self, result: object) -> Deferred[None]:
         self._requests.flush()
-        tally = self.engine.tally()
+        tally = self.works.engine.tally()
         unreached = bool(tally.never or tally.idle)
         if text := words.tally_in_words(tally):
             self.log.emit(LogLevel.warn if unreached else LogLevel.info, "Faults: {text}", text=text)
@@ -411,13 +410,11 @@ class Daemon(Service):
         if self._sandbox is not None:
             for port in self._sandbox.ports:
                 port.stopListening()
-        # A peer that does not answer our goodbye does not hold us up.
-        closing = DeferredList([agent.close() for agent in self._agents])
-        closing.addTimeout(GOODBYE, self.reactor).addBoth(lambda _: None)
-        return closing.addCallback(lambda _: self.recording.stop())
+        return self.works.stop()
 
     def _close_ports(self) -> Deferred[Any]:
-        ports = () if self._listening is None else self._listening.ports
+        listening = [] if self._listening is None else [self._listening]
+        ports = [port for one in (*listening, *self._aside) for port in one.ports]
         return DeferredList([maybeDeferred(port.stopListening) for port in ports])
 
 

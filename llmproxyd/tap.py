@@ -187,16 +187,19 @@ class Top(Service):
             redactor=Redactor(secrets_in(config)),
         )
         ready_file = options["ready-file"]
-        self.daemon = Daemon(
-            config,
-            self._reactor,
-            providers=options.providers,
-            output=self.output,
-            requests=requests,
-            require_faults=self._require_faults,
-            ready_file=None if ready_file is None else Path(ready_file).absolute(),
-            as_json=as_json,
-        )
+        try:
+            self.daemon = Daemon(
+                config,
+                self._reactor,
+                providers=options.providers,
+                output=self.output,
+                requests=requests,
+                require_faults=self._require_faults,
+                ready_file=None if ready_file is None else Path(ready_file).absolute(),
+                as_json=as_json,
+            )
+        except StartError as error:
+            _fail(str(error))
 
     def setServiceParent(self, parent: Any) -> None:
         """Become part of *parent*, whose log is ours from now on."""

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
 from llmproxyd.access.allowlist import Allow
+from llmproxyd.access.presented import CHALLENGE
+from llmproxyd.access.tokens import new_id
+from llmproxyd.errors import Refused
 from llmproxyd.redaction import Secret
+
+USED_UP_WAIT = 86_400
+"""Seconds in the ``Retry-After`` of a token whose requests are used up.
+
+Waiting does not help, but somebody may raise the number; SDKs do not retry after so long a time.
+"""
+
+MAX_LIMIT = 10**12
+"""No limit can be larger: it is none, and databases hold no more."""
+
+MAX_NAME = 100
+"""Characters of a name."""
+
+_INACTIVE = "This token was deactivated; ask whoever runs this proxy for another one."
+_EXPIRED = "This token has expired; ask whoever runs this proxy for a new one."
+_PROJECT_INACTIVE = "The project of this token is not active; ask whoever runs this proxy to activate it."
+_USED_UP = (
+    "The requests that this token was made for are used up; waiting does not help, ask whoever runs this "
+    "proxy for more."
+)
 
 
 class Scope(StrEnum):
@@ -101,6 +124,102 @@ def check(project: Project, token: Token, wall: float, *, used: int, enforce_act
 
     :param used: requests counted so far, this one not included.
     :raises Refused: 401 ``token_inactive``, ``token_expired``; 403 ``project_inactive``;
-        429 ``rate_limit_exceeded`` when ``max_requests`` are used up.
+        429 ``rate_limit_exceeded`` when ``max_requests`` are used up, which no waiting mends: what
+        ``Retry-After`` names is long enough for clients to give up.
     """
-    raise NotImplementedError
+    if not token.active:
+        raise Refused(401, "token_inactive", _INACTIVE, CHALLENGE)
+    if token.expires_at is not None and wall >= token.expires_at:
+        raise Refused(401, "token_expired", _EXPIRED, CHALLENGE)
+    if enforce_active and not project.active:
+        raise Refused(403, "project_inactive", _PROJECT_INACTIVE)
+    if token.max_requests is not None and used >= token.max_requests:
+        raise Refused(429, "rate_limit_exceeded", _USED_UP, ((b"retry-after", b"%d" % USED_UP_WAIT),))
+
+
+def new_project_id(random: bytes) -> str:
+    """The id of a project, from ten random bytes."""
+    return new_id("proj_", random)
+
+
+def new_token_id(random: bytes) -> str:
+    """The id of a token, from ten random bytes."""
+    return new_id("tok_", random)
+
+
+def valid_name(text: str) -> str:
+    """The name of a project, or what a token is for, without space around it.
+
+    :raises ValueError: it is empty, too long or holds what cannot be seen.
+    """
+    name = text.strip()
+    if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise ValueError(f"accepted: a name of 1 to {MAX_NAME} visible characters")
+    return name
+
+
+def valid_limit(value: object) -> int | None:
+    """A limit of requests or tokens; ``None`` for none.
+
+    :raises ValueError: it is no whole number from 1 to :data:`MAX_LIMIT`.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_LIMIT:
+        raise ValueError(f"accepted: a whole number from 1 to {MAX_LIMIT}, or none for no limit")
+    return value
+
+
+def parse_scopes(texts: Iterable[str]) -> frozenset[Scope]:
+    """Scopes by their names.
+
+    :raises ValueError: one is not known.
+    """
+    known = {scope.value: scope for scope in Scope}
+    found = set()
+    for text in texts:
+        if text not in known:
+            raise ValueError(f'found "{text}"; accepted: {", ".join(known)}')
+        found.add(known[text])
+    return frozenset(found)
+
+
+def project_problems(project: Project) -> Iterator[tuple[str, str]]:
+    """What is wrong with a project that somebody made: key and words."""
+    yield from _name_problems(project.name)
+    for upstream, key in project.credentials.items():
+        if not all("!" <= char <= "~" for char in key.reveal()):
+            yield f"credentials.{upstream}", "accepted: visible ASCII characters; nothing for no credential"
+    for name, text in project.allow.problems():
+        yield f"allow.{name}", text
+    yield from _limit_problems(project.limits)
+
+
+def token_problems(token: Token) -> Iterator[tuple[str, str]]:
+    """What is wrong with a token that somebody made: key and words."""
+    if token.name:
+        yield from _name_problems(token.name)
+    if token.expires_at is not None and not 0 < token.expires_at < 10**12:
+        yield "expires_at", "accepted: seconds since the epoch"
+    yield from _limit_problem("max_requests", token.max_requests)
+    yield from _limit_problems(token.limits)
+
+
+def _name_problems(name: str) -> Iterator[tuple[str, str]]:
+    try:
+        if valid_name(name) != name:
+            yield "name", "accepted: a name without space around it"
+    except ValueError as error:
+        yield "name", str(error)
+
+
+def _limit_problems(limits: Limits) -> Iterator[tuple[str, str]]:
+    yield from _limit_problem("limits.rpm", limits.rpm)
+    yield from _limit_problem("limits.tpm", limits.tpm)
+
+
+def _limit_problem(key: str, value: int | None) -> Iterator[tuple[str, str]]:
+    try:
+        valid_limit(value)
+    except ValueError as error:
+        yield key, str(error)

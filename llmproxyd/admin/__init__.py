@@ -1,1 +1,1 @@
-"""The admin listener's resources, and the command-line client that talks to them."""
+"""The admin listener: its resources and who may use them; and ``llmproxyctl``, its client."""

@@ -10,6 +10,12 @@ from twisted.internet.defer import Deferred
 
 from llmproxyd.model import RawHeaders
 
+_OF_ENTRY = 1024
+"""Bytes of an entry with nothing in it, and of its places in a store."""
+
+_OF_PAIR = 136
+"""Bytes of a pair of empty byte strings."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Entry:
@@ -17,14 +23,22 @@ class Entry:
 
     What policy needs of its fields is parsed once, when it is stored, and stands beside them.
 
-    :param headers: end-to-end fields as they came, order and case kept.
+    Who stores one fills in ``body``, ``url`` and ``project``; the rest is policy's.
+
+    :param headers: end-to-end fields as they came, order and case kept, less ``Age`` and
+        ``Content-Length``, which are told anew.
     :param varied: the request's fields that select it, normalised, by lower-case name; ``None`` for
-        a field that was not there.
+        a field that was not there.  Values may be hashes: any bytes.
     :param requested: when it was asked for, seconds since the epoch (RFC 9111 §4.2.3 request_time).
     :param received: when its head came (response_time).
     :param lifetime: seconds for which it is fresh.
     :param age: corrected initial age, seconds.
     :param url: upstream's name, a space, raw path and query without credentials; for purging.
+    :param must_revalidate: it must not be reused once it is stale, whatever the client wants.
+    :param no_cache: it must not be reused without asking.
+    :param stale_if_error: seconds beyond *lifetime* for which it may stand in for a failure.
+    :param stale_while_revalidate: seconds beyond *lifetime* for which it may be served while it is
+        asked for anew.
     :param project: id of the project or hash of the credential that it is for; empty where shared.
     """
 
@@ -49,8 +63,13 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes, about."""
-        return len(self.body) + sum(len(name) + len(value) for name, value in self.headers) + 512
+        """Bytes that it takes in memory, about; rather more than less."""
+        size = _OF_ENTRY + len(self.body) + 2 * len(self.url) + len(self.reason)
+        for name, value in self.headers:
+            size += _OF_PAIR + len(name) + len(value)
+        for name, selected in self.varied:
+            size += _OF_PAIR + len(name) + len(selected or b"")
+        return size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, Protocol, get_args, get_origin, runtime_
 from llmproxyd.config import reflect
 from llmproxyd.config.folders import Folders
 from llmproxyd.config.jsonvalue import json_value
-from llmproxyd.config.markers import AtLeast, Check, Reference
+from llmproxyd.config.markers import STATE_FILE, AtLeast, Check, Reference
 from llmproxyd.config.problems import Path, Problem, did_you_mean, near, path_text, quoted
 from llmproxyd.config.scalars import BOOLEANS, MEASURES, PLAIN
 from llmproxyd.config.secret import SecretReader
@@ -118,8 +118,8 @@ class Walker:
             value = self._mapping(kind, nodes, path)
         elif item is not None:
             value = self._listing(kind, item, last, path)
-        elif base is Secret:
-            value = self._secret(last, path)
+        elif isinstance(base, type) and issubclass(base, Secret):
+            value = self._secret(base, last, path)
         else:
             value = self._scalar(whole, last, path)
         return value if value is FAILED else self._marked(value, markers, last, path)
@@ -191,12 +191,12 @@ class Walker:
             self.problem(path, f"{error}; accepted: {reflect.accepted(JSONValue)}")
             return FAILED
 
-    def _secret(self, node: Node, path: Path) -> Any:
+    def _secret(self, base: type[Secret], node: Node, path: Path) -> Any:
         if isinstance(node, Scalar) and node.is_null:
-            self.problem(path, f"found nothing; accepted: {reflect.accepted(Secret)}")
+            self.problem(path, f"found nothing; accepted: {reflect.accepted(base)}")
             return FAILED
         try:
-            return self._secrets.read(node, path)
+            return self._secrets.read(node, path, base)
         except ValueError as error:
             self.problem(path, str(error))
             return FAILED
@@ -225,10 +225,10 @@ class Walker:
                 return node.text
             raise ValueError
         if base is FilePath:
-            unresolved = "log folder" in markers
+            unresolved = "log folder" in markers or STATE_FILE in markers
             return self._folders.expanded(node.text) if unresolved else self._folders.resolve(node.text)
         for marker in markers:
-            if isinstance(marker, str):
+            if marker in MEASURES:
                 return MEASURES[marker](node.text)
         if base is str:
             if _VARIABLE.search(node.text):
@@ -250,7 +250,9 @@ class Walker:
                     result = marker.test(value)
                 except ValueError as error:
                     found, reason = _found(node), str(error)
-                    told = reason if found in reason else f"found {found}; {reason}"
+                    # The text is not shown where it is a secret.
+                    whole = isinstance(value, Secret) or found in reason
+                    told = reason if whole else f"found {found}; {reason}"
                     self.problem(path, told, node.source)
                     return FAILED
                 value = result if marker.replaces else value

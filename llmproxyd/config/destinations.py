@@ -7,14 +7,19 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated
 
-from llmproxyd.access.allowlist import Allow as Allow
+from llmproxyd.access import allowlist
 from llmproxyd.config.kinds import (
     BaseURL,
+    EndpointPath,
     Header,
     HeaderName,
     Host,
+    Method,
     Model,
+    Origin,
+    Parameter,
     PathPrefix,
+    Pattern,
     PolicyReference,
     ReadableFile,
     UpstreamReference,
@@ -80,6 +85,17 @@ class Pool:
     max_connections: Annotated[int, AtLeast(1)] = 256
     max_idle: Annotated[int, AtLeast(0)] = 64
     idle: Duration = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Allow(allowlist.Allow):
+    """What may be asked of an upstream; here its keys have the kinds by which they are read."""
+
+    endpoints: tuple[EndpointPath, ...] = ()
+    methods: tuple[Method, ...] = ()
+    params: Mapping[Parameter, tuple[Pattern, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    origins: tuple[Origin, ...] = ()
+    required_headers: tuple[Header, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

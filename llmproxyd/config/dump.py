@@ -12,7 +12,7 @@ import yaml
 
 from llmproxyd.config import reflect
 from llmproxyd.config.schema import Config
-from llmproxyd.redaction import REDACTED, Secret
+from llmproxyd.redaction import Secret
 from llmproxyd.units import format_duration, format_size, parse_duration
 
 
@@ -77,7 +77,7 @@ def _plain(value: Any, kind: Any) -> object:
     if item is not None:
         return [_plain(below, item) for below in value]
     if isinstance(value, Secret):
-        return REDACTED
+        return str(value)
     if isinstance(value, Path):
         return str(value)
     if "duration" in markers:

@@ -16,11 +16,13 @@ class Folders:
     :param base: of the configuration file, or where there is none that of the state.
     :param logs: systemd's, where no file says what paths stand against.
     :param home: of the user, empty when it is not known.
+    :param state: systemd's for what is kept, file or not: it is the one that can be written to.
     """
 
     base: Path
     logs: Path | None = None
     home: str = ""
+    state: Path | None = None
 
     def expanded(self, text: str) -> Path:
         """The path *text*, with ``~`` for the home folder; a relative one stays so.
@@ -50,14 +52,20 @@ class Folders:
         below = path.parts[1:] if path.parts[:1] == ("logs",) else path.parts
         return self.logs.joinpath(*below)
 
+    def of_state(self, path: Path) -> Path:
+        """The place of a file that the daemon keeps (database, audit, events)."""
+        return (self.state or self.base) / path
+
 
 def folders_of(environ: Mapping[str, str], file: Path | None) -> Folders:
     """The folders for a start with *file*."""
     home = environ.get("HOME", "")
+    given = _first(environ, "STATE_DIRECTORY")
+    state = Path(given) if given else None
     if file is not None:
-        return Folders(file.absolute().parent, home=home)
+        return Folders(file.absolute().parent, home=home, state=state)
     logs = _first(environ, "LOGS_DIRECTORY")
-    return Folders(state_folder(environ), Path(logs) if logs else None, home)
+    return Folders(state_folder(environ), Path(logs) if logs else None, home, state)
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:

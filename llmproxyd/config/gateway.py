@@ -4,33 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from llmproxyd.config.kinds import Endpoint, Model, Positive, UpstreamReference
+from llmproxyd.config.endpoints import private
+from llmproxyd.config.kinds import (
+    AdminEndpoint,
+    CachedMethod,
+    EncryptionKey,
+    Endpoint,
+    FieldName,
+    HeaderName,
+    KeptFile,
+    KeyPrefix,
+    Model,
+    Positive,
+    RawPath,
+    RedisURL,
+    StoreURL,
+    StreamName,
+    UpstreamReference,
+    WebhookURL,
+)
 from llmproxyd.config.markers import AtLeast
-from llmproxyd.redaction import Secret
-from llmproxyd.units import Size
+from llmproxyd.config.urls import POSTGRESQL
+from llmproxyd.redaction import Secret, SecretURL
+from llmproxyd.units import Size, format_size
 
-DEFAULT_STORE = Secret("sqlite:llmproxyd.db")
+DEFAULT_STORE = SecretURL("sqlite:llmproxyd.db")
+
+MAX_CAPTURE = {"request": 64 * 1024, "response": 256 * 1024}
+"""Bytes of one body that an event may carry: a thousand events may wait in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
     """Project tokens instead of providers' keys.
 
-    :param store: ``sqlite:PATH`` or ``postgresql://…``.
-    :param secret_key: what upstream credentials are encrypted with at rest.
+    :param store: ``sqlite:PATH`` (absolute once loaded) or ``postgresql://…``.
+    :param secret_key: what upstream credentials are encrypted with at rest; SQLite has a key file
+        of its own where there is none.
     :param enforce_active: whether a project that is not active is refused.
     :param limits: where rate limits are counted: on this host, or in Redis for all hosts.
     """
 
     enabled: bool = False
-    store: Secret = DEFAULT_STORE
-    secret_key: Secret | None = None
+    store: StoreURL = DEFAULT_STORE
+    secret_key: EncryptionKey | None = None
     enforce_active: bool = True
     limits: Literal["memory", "redis"] = "memory"
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the keys taken together."""
+        if self.enabled and self.secret_key is None and self.store.reveal().startswith(POSTGRESQL):
+            yield (
+                "secret_key",
+                "missing; credentials in PostgreSQL are encrypted, and all hosts need the same key "
+                "(`openssl rand -hex 32` makes one)",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +74,16 @@ class CacheRule:
     :param fields: names of request fields that belong to the key.
     """
 
-    path: str
+    path: RawPath
     upstream: UpstreamReference | None = None
-    methods: tuple[str, ...] = ("GET", "HEAD", "POST")
+    methods: tuple[CachedMethod, ...] = ("GET", "HEAD", "POST")
     default_ttl: Positive | None = None
-    fields: tuple[str, ...] = ()
+    fields: tuple[FieldName, ...] = ()
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the keys taken together."""
+        if not self.methods:
+            yield "methods", "found an empty list, so that the rule is for nothing; accepted: GET, HEAD, POST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +95,8 @@ class CacheSettings:
     :param default_ttl: seconds of freshness where an answer to GET or HEAD names none.
     :param share: who else may be answered from an entry: its project alone, or all that use its upstream.
     :param coalesce: of equal requests one goes upstream, the others wait for its entry.
-    :param redis_url: ``redis://[:PASSWORD@]HOST[:PORT][/DB]``; also for limits and events.
+    :param redis_url: ``redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]``, ``rediss://`` for TLS,
+        ``unix:///PATH``; also for limits and events.
     :param headers: tell in header fields what the cache did.
     """
 
@@ -71,13 +108,13 @@ class CacheSettings:
     rules: tuple[CacheRule, ...] = ()
     share: Literal["project", "upstream"] = "project"
     coalesce: bool = True
-    redis_url: Secret | None = None
-    key_prefix: str = "llmproxyd:cache:"
+    redis_url: RedisURL | None = None
+    key_prefix: KeyPrefix = "llmproxyd:cache:"
     headers: bool = True
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the keys taken together."""
-        if self.backend == "redis" and self.redis_url is None:
+        if self.enabled and self.backend == "redis" and self.redis_url is None:
             yield "redis_url", 'missing; backend: redis needs one, such as "redis://localhost:6379/0"'
 
 
@@ -86,7 +123,7 @@ class Dispatch:
     """Where events go.
 
     :param to: what kind of place it is.
-    :param path: of the file (``file``).
+    :param path: of the file (``file``), absolute once loaded.
     :param url: that takes batches by POST (``webhook``); may hold credentials.
     :param headers: fields of those requests.
     :param stream: name of the Redis stream (``redis``).
@@ -97,10 +134,10 @@ class Dispatch:
     """
 
     to: Literal["file", "webhook", "redis"]
-    path: Path | None = None
-    url: Secret | None = None
-    headers: Mapping[str, Secret] = field(default_factory=lambda: MappingProxyType({}))
-    stream: str = "llmproxyd:events"
+    path: KeptFile | None = None
+    url: WebhookURL | None = None
+    headers: Mapping[HeaderName, Secret] = field(default_factory=lambda: MappingProxyType({}))
+    stream: StreamName = "llmproxyd:events"
     max_bytes: Annotated[Size, AtLeast(1024)] = 100 * 1024**2
     keep: Annotated[int, AtLeast(0)] = 5
     batch: Annotated[int, AtLeast(1)] = 100
@@ -112,6 +149,21 @@ class Dispatch:
             yield "path", "missing; events go to a file"
         if self.to == "webhook" and self.url is None:
             yield "url", "missing; events go to a webhook"
+        plain = Dispatch(self.to)
+        for name, kinds in _KEYS_OF_SOME.items():
+            if self.to not in kinds and getattr(self, name) != getattr(plain, name):
+                yield name, f"means nothing to: {self.to}; it belongs to {' and '.join(kinds)}"
+
+
+_KEYS_OF_SOME: Mapping[str, tuple[str, ...]] = {
+    "path": ("file",),
+    "url": ("webhook",),
+    "headers": ("webhook",),
+    "stream": ("redis",),
+    "max_bytes": ("file", "redis"),
+    "keep": ("file",),
+}
+"""The keys of :class:`Dispatch` that not every kind of place has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +172,12 @@ class Capture:
 
     request: Annotated[Size, AtLeast(0)] = 0
     response: Annotated[Size, AtLeast(0)] = 0
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the keys."""
+        for name, most in MAX_CAPTURE.items():
+            if getattr(self, name) > most:
+                yield name, f"found {format_size(getattr(self, name))}; accepted: {format_size(most)} at most"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +211,11 @@ class Events:
 class Audit:
     """Who changed what.
 
-    :param file: JSON lines; by default ``audit.jsonl`` in the state folder where access is on, none else.
+    :param file: JSON lines, absolute once loaded; by default ``audit.jsonl`` where the database
+        would stand if access is on, none else.
     """
 
-    file: Path | None = None
+    file: KeptFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,15 +230,30 @@ class Metrics:
     listen: Endpoint | None = None
     genai: bool = False
 
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the keys taken together."""
+        if self.listen is not None and not self.enabled:
+            yield "listen", "there is nothing to show there, as metrics.enabled is false"
+
 
 @dataclass(frozen=True, slots=True)
 class Admin:
     """Who is let in as an administrator.
 
-    :param listen: of the admin API; by default a Unix socket for this user once access is on.
+    :param listen: of the admin API; once access is on by default a Unix socket for this user alone,
+        ``admin.sock`` in the runtime folder or with the state.
     :param token: opens the admin API, and what else only the machine itself may see
         (``/health/detailed``, ``/logs/errors``, ``/metrics``), as a bearer token.
     """
 
-    listen: Endpoint | None = None
+    listen: AdminEndpoint | None = None
     token: Secret | None = None
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the keys taken together."""
+        if self.listen is not None and self.token is None and not private(self.listen):
+            yield (
+                "token",
+                "missing; whoever reaches admin.listen would be an administrator (a Unix socket that "
+                "others cannot write to needs none)",
+            )

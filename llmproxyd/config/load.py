@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 
-from llmproxyd.config import env, imports, upstreams, variables, yamltree
+from llmproxyd.config import env, gatewaycheck, imports, placed, upstreams, variables, yamltree
 from llmproxyd.config.convert import Walker
 from llmproxyd.config.crosscheck import crosscheck
 from llmproxyd.config.destinations import DEFAULT_POLICY
-from llmproxyd.config.folders import Folders, folders_of, state_folder
+from llmproxyd.config.folders import folders_of, state_folder
 from llmproxyd.config.problems import ConfigError, Problem, did_you_mean, path_text, quoted
 from llmproxyd.config.problems import Path as KeyPath
 from llmproxyd.config.schema import Config
@@ -47,7 +47,7 @@ def load(
     :raises ConfigError: with everything that is wrong.
     """
     path = None if file is None else Path(file)
-    written = _written(path, preset, environ)
+    written = _written(path, preset, environ, providers)
     names: dict[tuple[str, ...], Collection[str]] = {
         ("upstreams",): providers,
         ("resilience",): (DEFAULT_POLICY,),
@@ -60,15 +60,19 @@ def load(
     config = walker.table(Config, layers, ())
     assert isinstance(config, Config)
     config = replace(config, upstreams=upstreams.complete(config.upstreams, providers, environ, walker))
+    said = ("operator", "faults") in walker.sources and config.operator.faults is not None
+    config = placed.filled(config, folders, faults_said=said)
     crosscheck(config, providers, walker)
+    gatewaycheck.check(config, walker)
     problems = [*written.problems, *walker.problems]
     if problems:
         # What stands at one place of another program's file may be several keys of ours.
         raise ConfigError(sorted(dict.fromkeys(problems), key=_place))
     warnings = written.warnings + warnings + secrets.warnings
     warnings += _readable_by_others(path, secrets) + _readable_keys(config)
+    warnings += gatewaycheck.warnings(config, walker)
     return replace(
-        _with_folders(config, folders),
+        config,
         source=path,
         state_folder=state_folder(environ),
         preset=written.preset,
@@ -102,7 +106,9 @@ class _Written:
     warnings: list[str] = field(default_factory=list)
 
 
-def _written(path: Path | None, preset: str | None, environ: Mapping[str, str]) -> _Written:
+def _written(
+    path: Path | None, preset: str | None, environ: Mapping[str, str], providers: Mapping[str, Provider]
+) -> _Written:
     """What *preset* and the file at *path* say.
 
     :raises ConfigError: one of them was not understood as a whole, so that what it would have
@@ -112,7 +118,7 @@ def _written(path: Path | None, preset: str | None, environ: Mapping[str, str]) 
     problems = found.problems
     file = None if path is None else _table(_file(path), problems)
     names = [] if preset is None else [preset]
-    if file is not None and (translation := imports.translated(file)) is not None:
+    if file is not None and (translation := imports.translated(file, providers)) is not None:
         file = translation.tree
         found.imported = True
         found.theirs = translation.names
@@ -143,16 +149,6 @@ def _table(read: tuple[Node | None, list[Problem]], problems: list[Problem]) -> 
         message = "the file must be a mapping of keys to values, such as `default_upstream: openai`"
         problems.append(Problem(str(node.source), "", message))
     return None
-
-
-def _with_folders(config: Config, folders: Folders) -> Config:
-    """*config* with the places of its logs, the default ones too."""
-    logging, errors = config.logging, config.error_logging
-    return replace(
-        config,
-        logging=replace(logging, folder=folders.of_logs(logging.folder)),
-        error_logging=replace(errors, folder=folders.of_logs(errors.folder)),
-    )
 
 
 def _listens_by_preset(walker: Walker) -> bool:

@@ -50,6 +50,12 @@ class AtLeast:
 
 POSITIVE = AtLeast(0, open=True)
 
+FILLED_IN = "filled in"
+"""A key that may be null, for a value that follows from others; the loader fills it in."""
+
+STATE_FILE = "state file"
+"""A path among what the daemon keeps (:meth:`~llmproxyd.config.folders.Folders.of_state`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:

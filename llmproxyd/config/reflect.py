@@ -14,8 +14,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from llmproxyd.config.markers import AtLeast, Check, Reference
-from llmproxyd.redaction import Secret
+from llmproxyd.config.markers import FILLED_IN, AtLeast, Check, Reference
+from llmproxyd.redaction import Secret, SecretURL
 from llmproxyd.units import DURATION_HELP, SIZE_HELP
 
 NOT_A_KEY: Mapping[str, object] = {"configurable": False}
@@ -27,6 +27,7 @@ _ACCEPTED: Mapping[object, str] = {
     bool: "true or false",
     Path: "a path",
     Secret: "a text, ${VARIABLE}, {file: PATH} or {credential: NAME}",
+    SecretURL: "a URL, ${VARIABLE}, {file: PATH} or {credential: NAME}",
 }
 
 
@@ -75,7 +76,7 @@ def choices(kind: Any) -> tuple[Any, ...]:
 
 def optional(kind: Any) -> bool:
     """Whether *kind* may be null."""
-    return NoneType in choices(kind)
+    return NoneType in choices(kind) or FILLED_IN in split(kind)[1]
 
 
 def present(kind: Any) -> Any:
@@ -144,7 +145,7 @@ def accepted(kind: Any) -> str:
             text = f"the name of {marker.to}"
         elif isinstance(marker, AtLeast):
             text = f"{text}, {marker.words}"
-    return f"{text}, or null" if optional(base) else text
+    return f"{text}, or null" if optional(kind) else text
 
 
 def places(table: type, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

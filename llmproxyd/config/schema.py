@@ -20,6 +20,7 @@ from llmproxyd.config.destinations import Fallback as Fallback
 from llmproxyd.config.destinations import Pool as Pool
 from llmproxyd.config.destinations import Route as Route
 from llmproxyd.config.destinations import Upstream as Upstream
+from llmproxyd.config.endpoints import place
 from llmproxyd.config.gateway import Access, Admin, Audit, CacheSettings, Events, Metrics
 from llmproxyd.config.kinds import (
     Endpoint,
@@ -34,7 +35,7 @@ from llmproxyd.config.kinds import (
     UpstreamName,
     UpstreamReference,
 )
-from llmproxyd.config.markers import POSITIVE, AtLeast
+from llmproxyd.config.markers import FILLED_IN, POSITIVE, AtLeast
 from llmproxyd.config.reflect import NOT_A_KEY
 from llmproxyd.faults import language
 from llmproxyd.faults.rules import Match, Rule
@@ -195,11 +196,12 @@ class Operator:
     """Where commands come from.
 
     :param stdin: ``auto`` reads a terminal whose foreground we have, and a pipe.
-    :param faults: whether faults can be commanded.
+    :param faults: whether faults can be commanded; by default not where access is on, so that
+        nobody breaks customers by a stray ``c``.
     """
 
     stdin: Literal["auto"] | bool = "auto"
-    faults: bool = True
+    faults: Annotated[bool, FILLED_IN] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,3 +247,17 @@ class Config:
             yield "listen", f"found an empty list; accepted: at least one of {texts.ENDPOINT}"
         for endpoint in sorted({name for name in self.listen if self.listen.count(name) > 1}):
             yield "listen", f'"{endpoint}" stands there twice'
+        yield from self._taken()
+
+    def _taken(self) -> Iterator[tuple[str, str]]:
+        """The listeners of our own that stand where another one does."""
+        known = [("listen", place(endpoint)) for endpoint in self.listen]
+        for key, endpoint in (("metrics.listen", self.metrics.listen), ("admin.listen", self.admin.listen)):
+            if endpoint is None:
+                continue
+            here = place(endpoint)
+            for other, there in known:
+                if here.meets(there):
+                    yield key, f'found "{endpoint}", which {other} has taken; accepted: another place'
+                    break
+            known.append((key, here))

@@ -9,7 +9,7 @@ from pathlib import Path as FilePath
 from llmproxyd.config.folders import Folders
 from llmproxyd.config.problems import Path, did_you_mean, path_text, quoted
 from llmproxyd.config.tree import Layer, Listing, Node, Scalar, Table
-from llmproxyd.redaction import REDACTED, Secret
+from llmproxyd.redaction import REDACTED, Secret, SecretURL
 
 MAX_SECRET = 64 * 1024
 """Bytes of a secret's file.  The longest token is a fraction of it; a device would be endless."""
@@ -37,35 +37,40 @@ class SecretReader:
         """The secrets that stand in the configuration file itself."""
         self.warnings: list[str] = []
 
-    def read(self, node: Node, path: Path) -> Secret:
+    def read(self, node: Node, path: Path, kind: type[Secret] = Secret) -> Secret:
         """The secret that *node* holds or points to.
 
         :param path: of the key, for warnings.
+        :param kind: of the secret; a URL may hold a path in any script.
         :raises ValueError: with a message that never holds the secret.
         """
         if isinstance(node, Scalar):
-            text = self._inline(node, path)
+            text = self._inline(node, path, kind)
         elif isinstance(node, Listing):
             raise ValueError("found a list; accepted: one secret")
         else:
             text = self._kept(node, path)
         if not text:
             raise ValueError("the secret is empty")
-        if not text.isascii() or not text.isprintable():
+        if issubclass(kind, SecretURL):
+            if not text.isprintable():
+                raise ValueError("the URL must be one line of text")
+        elif not text.isascii() or not text.isprintable():
             raise ValueError("the secret must be one line of ASCII text, as it becomes a header field")
         if REDACTED in text:
             self.warnings.append(
                 f"{node.source}: {path_text(path)}: holds the placeholder {REDACTED} instead of a secret"
             )
-        return Secret(text)
+        return kind(text)
 
-    def _inline(self, node: Scalar, path: Path) -> str:
+    def _inline(self, node: Scalar, path: Path, kind: type[Secret]) -> str:
         # What comes from the environment or the command line is taken as it is: whoever
         # exports a key does not expect its dollar signs to be read.
         if node.source.layer not in (Layer.FILE, Layer.PRESET):
             return node.text
         pointed = any(not escape for escape, _ in _VARIABLE.findall(node.text))
-        if not pointed and _sensitive(path):
+        harmless = issubclass(kind, SecretURL) and not SecretURL(node.text).hidden()
+        if not pointed and not harmless and _sensitive(path):
             self.literal.append(node)
         return _VARIABLE.sub(self._variable, node.text)
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from twisted.internet.endpoints import serverFromString
 
+from llmproxyd.access import paths
 from llmproxyd.config.problems import did_you_mean
 
 UPSTREAM_NAME = 'a name of lower case letters, digits, ".", "_" and "-", such as "my-vllm"'
@@ -29,6 +30,16 @@ RULE_NAME = 'a short name such as "flaky-mornings"'
 MODEL = 'the name of a model such as "gpt-4o"'
 FOLDER = "the path of a folder"
 FILE = "the path of a file that can be read"
+KEPT_FILE = "the path of a file"
+ENDPOINT_PATH = 'a path or a pattern for paths, such as "/v1/models", "/v1/files/" or "/v1/models/*"'
+RAW_PATH = 'a pattern for paths, such as "/v1/embeddings" or "/v1/*"'
+METHOD = 'the name of a method, such as "POST"'
+CACHED_METHOD = "GET, HEAD or POST"
+FIELD_NAME = 'the name of a header field, such as "accept-language"'
+PARAMETER = 'the name of a parameter, such as "model"'
+PATTERN = 'a value or a pattern for values, such as "gpt-4o" or "gpt-4o-*"'
+KEY_PREFIX = 'what keys begin with, such as "llmproxyd:cache:"'
+STREAM = 'the name of a stream, such as "llmproxyd:events"'
 
 ENDPOINT_TYPES = ("tcp", "tcp6", "ssl", "tls", "unix", "systemd", "haproxy")
 _WITH_PORT = ("tcp", "tcp6", "ssl", "tls")
@@ -104,6 +115,86 @@ def origin(text: str) -> str:
     if not _ORIGIN.fullmatch(text):
         raise ValueError(f"accepted: {ORIGIN}, without a path")
     return text.lower()
+
+
+def allowed_origin(text: str) -> str:
+    """A web origin, or ``*`` for all."""
+    if text == "*":
+        return text
+    try:
+        return origin(text)
+    except ValueError as error:
+        raise ValueError(f'{error}, or "*" for all') from None
+
+
+def endpoint_path(text: str) -> None:
+    """A path as clients send it, a prefix of such paths or a glob."""
+    wrong = paths.problem(text)
+    if wrong is not None:
+        raise ValueError(wrong)
+
+
+def raw_path(text: str) -> None:
+    """A glob for raw paths, in which ``*`` stands for any text."""
+    if not _VISIBLE.fullmatch(text) or not text.startswith("/") or "?" in text or "#" in text:
+        raise ValueError(f"accepted: {RAW_PATH}, without query")
+
+
+def method(text: str) -> str:
+    """The name of a method, in upper case as all that are in use are written."""
+    if not _TOKEN.fullmatch(text):
+        raise ValueError(f"accepted: {METHOD}")
+    return text.upper()
+
+
+def cached_method(text: str) -> str:
+    """A method whose answers may be stored."""
+    if text.upper() not in ("GET", "HEAD", "POST"):
+        raise ValueError(f"accepted: {CACHED_METHOD}")
+    return text.upper()
+
+
+def field_name(text: str) -> str:
+    """The name of a field of requests, in lower case."""
+    if not _TOKEN.fullmatch(text):
+        raise ValueError(f"accepted: {FIELD_NAME}")
+    return text.lower()
+
+
+def parameter(text: str) -> None:
+    """The name of a member of a body, or of an argument of a query."""
+    if not text or not text.isprintable():
+        raise ValueError(f"accepted: {PARAMETER}")
+
+
+def pattern(text: str) -> None:
+    """A glob for values."""
+    if not text or not text.isprintable():
+        raise ValueError(f"accepted: {PATTERN}")
+
+
+def key_prefix(text: str) -> None:
+    """What tells our keys from others in one Redis database."""
+    if not _VISIBLE.fullmatch(text) or len(text) > 200:
+        raise ValueError(f"accepted: {KEY_PREFIX}, of visible ASCII characters, 200 at most")
+
+
+def stream(text: str) -> None:
+    """The name of a Redis stream."""
+    if not _VISIBLE.fullmatch(text) or len(text) > 200:
+        raise ValueError(f"accepted: {STREAM}, of visible ASCII characters, 200 at most")
+
+
+def admin_endpoint(text: str) -> str:
+    """An endpoint; a Unix socket of which nothing else is said is for this user alone.
+
+    Whoever can connect to it is an administrator, and Twisted's own default lets everybody.
+    """
+    text = endpoint(text)
+    kind, *arguments = _COLON.split(text)
+    if kind == "unix" and not any(one.startswith("mode=") for one in arguments):
+        text += ":mode=600"
+    return text
 
 
 def endpoint(text: str) -> str:
@@ -189,6 +280,12 @@ def folder(path: Path) -> None:
     """A folder that is made where it is missing."""
     if not str(path).isprintable():
         raise ValueError(f"accepted: {FOLDER}, of printable characters")
+
+
+def kept_file(path: Path) -> None:
+    """A file that is made where it is missing."""
+    if not path.name or not str(path).isprintable():
+        raise ValueError(f"accepted: {KEPT_FILE}, of printable characters")
 
 
 def readable_file(path: Path) -> None:

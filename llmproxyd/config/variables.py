@@ -1,10 +1,12 @@
 """The variables of the programs that presets stand in for: ``PORT``, ``TIMEOUT`` and so on.
 
 A preset says in a table of its own, ``environment``, which it knows, what each is worth when
-nobody set it and what it sets::
+nobody set it (where that is not our own default), what it sets, and which words of that program
+mean which of ours; case does not matter in them::
 
     environment:
       TIMEOUT: {default: 300, sets: [timeouts.headers, timeouts.idle]}
+      LOG_FORMAT: {sets: [logging.format], words: {console: text}}
 
 ``listen.host`` and ``listen.port`` make up ``listen`` together.  They hold with that preset alone.
 """
@@ -35,14 +37,18 @@ def settings_of(preset: Table, environ: Mapping[str, str]) -> tuple[Table, Table
     listening: dict[str, tuple[str, Scalar]] = {}
     for variable, entry in _below(declared.value if declared else None).items():
         known = _below(entry.value)
-        value = _scalar(known["default"].value)
+        value = _scalar(known["default"].value) if "default" in known else None
+        words = _below(known["words"].value) if "words" in known else {}
         for item in _items(known["sets"].value):
             place = _scalar(item).text
             if place in (_HOST, _PORT):
+                assert value is not None
                 listening[place] = (variable, value)
-            else:
+            elif value is not None:
                 insert(entries, tuple(place.split(".")), value)
             text = environ.get(variable, "")
+            if text.lower() in words:
+                text = _scalar(words[text.lower()].value).text
             if text or (variable in environ and place in _MAY_BE_EMPTY):
                 source = Source(Layer.ENVIRONMENT, f"environment {variable}")
                 set_ = Scalar(text, source, plain=bool(text))

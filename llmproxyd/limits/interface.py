@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -13,8 +13,8 @@ from twisted.internet.defer import Deferred
 class Want:
     """What one request asks of one bucket.
 
-    :param key: of the bucket: ``token:tok_…:requests``.
-    :param per_minute: what flows in, and what it holds at most.
+    :param key: of the bucket: ``token:tok_…:requests``.  The wants of one request differ in it.
+    :param per_minute: what flows in, and what it holds at most; 1 at least.
     :param amount: taken at once; 0 only asks that something is left (model tokens, whose number is
         known when the answer ends).
     """
@@ -24,9 +24,8 @@ class Want:
     amount: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How a bucket stands.
+class Standing(NamedTuple):
+    """How a bucket stands.  A tuple, as is :class:`Taken`: two of each are made for every request.
 
     :param remaining: whole units left, 0 at least.
     :param reset: seconds until it is full again.
@@ -37,8 +36,7 @@ class Standing:
     reset: float
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(NamedTuple):
     """What came of asking.
 
     :param wait: seconds until all buckets would have admitted it; 0 where they did.
@@ -58,11 +56,14 @@ class Limiter(Protocol):
     """Token buckets by key.  All wants of one request are taken together, or none."""
 
     def take(self, wants: Sequence[Want]) -> Taken | Deferred[Taken]:
-        """Take *wants*, at once where nothing need be waited for.  Never fails."""
+        """Take *wants*, at once where nothing need be waited for.  Never fails.
+
+        Where all hosts share the buckets, the answer comes after one round trip.
+        """
         ...
 
     def spend(self, wants: Sequence[Want]) -> None:
-        """Take the amounts in any case, below nothing if need be."""
+        """Take the amounts in any case, below nothing if need be: by one minute's inflow at most."""
         ...
 
     def state(self) -> dict[str, object]:

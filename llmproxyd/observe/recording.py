@@ -15,7 +15,7 @@ from llmproxyd.observe.errorlog import ErrorLog
 from llmproxyd.observe.requestfiles import RequestFiles
 from llmproxyd.observe.sink import Sink
 from llmproxyd.observe.writer import Writer
-from llmproxyd.redaction import Redactor, Secret
+from llmproxyd.redaction import Redactor, Secret, SecretURL
 
 
 class Recording:
@@ -65,7 +65,9 @@ def secrets_in(value: object) -> Iterator[Secret]:
 
     Of a field's value (``Bearer …``) also what stands behind its scheme, of a URL the login in it.
     """
-    if isinstance(value, Secret):
+    if isinstance(value, SecretURL):
+        yield from map(Secret, value.hidden())
+    elif isinstance(value, Secret):
         yield value
         yield from map(Secret, _within(value.reveal()))
     elif is_dataclass(value):

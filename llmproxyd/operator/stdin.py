@@ -16,7 +16,7 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from zope.interface import implementer
 
-from llmproxyd.control import Control
+from llmproxyd.control.verbs import Control
 
 LINE_LIMIT = 4096
 """Bytes of one line; more is no command."""

@@ -16,7 +16,7 @@ from typing import Any
 from twisted.conch.insults.insults import ServerProtocol
 from twisted.conch.recvline import HistoricRecvLine
 
-from llmproxyd.control import Control
+from llmproxyd.control.verbs import Control
 from llmproxyd.observe.output import Output
 from llmproxyd.operator.stdin import LINE_LIMIT, STDIN, Descriptor, in_foreground
 

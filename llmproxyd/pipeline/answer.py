@@ -76,9 +76,20 @@ def list_models(exchange: Exchange, models: Sequence[str], wall: float, now: flo
         (b"x-llmproxyd-models", b"fallback"),
         (b"x-llmproxyd-request-id", exchange.request_id.encode()),
     ]
-    exchange.start(Response(200, b"OK", headers, len(body)))
+    exchange.start(Response(200, b"OK", headers, len(body)), now)
     if exchange.request.method != b"HEAD":
         exchange.write(body, last=True)
+    exchange.finish(now)
+
+
+def preflight(exchange: Exchange, fields: RawHeaders, wall: float, now: float) -> None:
+    """Tell a browser what a web page may do: 204 with *fields*."""
+    headers = [
+        *fields,
+        (b"date", formatdate(wall, usegmt=True).encode()),
+        (b"x-llmproxyd-request-id", exchange.request_id.encode()),
+    ]
+    exchange.start(Response(204, b"No Content", headers, 0), now)
     exchange.finish(now)
 
 
@@ -114,7 +125,8 @@ def _send(exchange: Exchange, reply: Reply, origin: str, code: str, wall: float,
     if exchange.policy.error_headers:
         headers += [(b"x-llmproxyd-error", origin.encode()), (b"x-llmproxyd-code", code.encode())]
     headers.append((b"x-llmproxyd-request-id", exchange.request_id.encode()))
-    exchange.start(Response(reply.status, _reason(reply.status), headers, len(reply.body)))
+    headers += exchange.cors
+    exchange.start(Response(reply.status, _reason(reply.status), headers, len(reply.body)), now)
     if exchange.request.method != b"HEAD":
         exchange.write(reply.body, last=True)
     exchange.finish(now)

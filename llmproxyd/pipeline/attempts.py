@@ -97,6 +97,8 @@ class Attempts(Ending):
                 self._refuse_resting(left)
                 return
         self.number += 1
+        exchange.attempts += 1
+        exchange.asked = now
         turn.failed = None
         holds = upstream.holds or bool(self._others)
         # What the plan has prepared does for the first one.
@@ -118,6 +120,10 @@ class Attempts(Ending):
         whole = False
         try:
             head = head_of(incoming)
+            if head.status == 304 and self._instead_of(head):
+                self._turn.failed = False
+                abort(incoming)
+                return
             if holds or granted is not None:
                 kind = judge.kind_of(exchange, upstream, head)
                 if kind is judge.Kind.JSON:

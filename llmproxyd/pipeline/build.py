@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from fnmatch import translate
+from hashlib import sha256
+from secrets import token_bytes
 
 from llmproxyd.config.schema import Config
 from llmproxyd.config.schema import Upstream as Settings
 from llmproxyd.pipeline import route
-from llmproxyd.pipeline.policy import Fallback, Policy, Upstream
+from llmproxyd.pipeline.policy import CachePolicy, CacheRule, Fallback, Policy, Upstream
 from llmproxyd.providers.base import Provider
 from llmproxyd.resilience.policy import Resilience
 from llmproxyd.transform.body import Transforms
@@ -29,18 +33,21 @@ def upstreams_of(
         base_url = settings.base_url if sandbox is None else f"{sandbox}/{settings.provider}"
         resilience = config.resilience.get(settings.resilience, Resilience())
         key = settings.api_key
+        keys = settings.api_keys if key is None else (key,)
         found[name] = Upstream(
             name=name,
             provider=providers[settings.provider],
             base_url=base_url,
             timeouts=resilience.timeouts.over(config.timeouts),
             resilience=resilience,
-            keys=settings.api_keys if key is None else (key,),
+            # Where access is on, projects have the credentials, and nothing is used in their stead.
+            keys=() if config.access.enabled else keys,
             headers=[
                 (field.encode("latin-1"), value.reveal().encode("latin-1"))
                 for field, value in settings.headers.items()
             ],
-            origins=frozenset(settings.allow.origins),
+            allow=settings.allow,
+            flush_interval=settings.flush_interval,
             fallbacks=tuple(Fallback(upstream=one.upstream, models=one.models) for one in settings.fallbacks),
             transforms=Transforms(settings.transform),
             paths=tuple(path for one in settings.transform for path in one.paths),
@@ -75,11 +82,13 @@ def router_of(
         routes=rules,
         single=config.server.single_upstream,
         prefix=config.server.path_prefix.encode(),
+        by_key=not config.access.enabled,
     )
 
 
 def policy_of(config: Config, router: route.Router[Upstream], *, guard: bool) -> Policy:
     """What each request is told."""
+    told = config.events.usage or bool(config.events.dispatch)
     return Policy(
         router=router,
         max_body=config.server.max_body,
@@ -88,4 +97,40 @@ def policy_of(config: Config, router: route.Router[Upstream], *, guard: bool) ->
         guard_browsers=guard,
         record_requests=config.logging.enabled,
         record_errors=config.error_logging.enabled,
+        access=config.access.enabled,
+        cache=_cache(config) if config.cache.enabled else None,
+        marks=(config.access.enabled or config.cache.enabled) and config.cache.headers,
+        read_usage=told or config.access.enabled or config.metrics.genai,
+        read_models=told,
+        capture=(config.events.capture.request, config.events.capture.response),
     )
+
+
+def _cache(config: Config) -> CachePolicy:
+    settings = config.cache
+    return CachePolicy(
+        max_object_bytes=settings.max_object_bytes,
+        ttl=settings.default_ttl,
+        rules=tuple(
+            CacheRule(
+                path=re.compile(translate(rule.path)),
+                upstream=rule.upstream,
+                methods=frozenset(method.encode() for method in rule.methods),
+                ttl=rule.default_ttl,
+                fields=tuple(name.lower().encode() for name in rule.fields),
+            )
+            for rule in settings.rules
+        ),
+        shared=settings.share == "upstream",
+        coalesce=settings.coalesce,
+        secret=_tenant_secret(config),
+    )
+
+
+def _tenant_secret(config: Config) -> bytes:
+    """What makes a credential the name of its tenant: the same on all hosts that share a cache."""
+    if config.cache.backend == "redis":
+        secret = config.access.secret_key or config.cache.redis_url
+        if secret is not None:
+            return sha256(b"llmproxyd cache tenant\0" + secret.reveal().encode()).digest()
+    return token_bytes(32)

@@ -66,7 +66,14 @@ class Ending:
             # A stream may take hours, and nobody else would be let through as long.
             turn.settle(self._now(), failed=False)
         keepalive = upstream.resilience.stream_keepalive
-        relay = Relay(exchange, means.wheel, means.wall, upstream.timeouts.idle, keepalive)
+        relay = Relay(
+            exchange,
+            means.wheel,
+            means.wall,
+            upstream.timeouts.idle,
+            keepalive,
+            gather=upstream.flush_interval,
+        )
         if self._notes is not None:
             self._notes.answered(head)
         relay.begin(head, more, whole=whole)
@@ -77,6 +84,13 @@ class Ending:
             self._deadline.committed()
         return relay
 
+    def _instead_of(self, head: Response | None) -> bool:
+        """Whether something else answers in the place of the upstream, or of its failure."""
+        instead = self._exchange.instead
+        if instead is None:
+            return False
+        return instead.failed() if head is None else instead.answered(head)
+
     def _flush(self) -> None:
         if self._exchange.responder is not None:
             self._exchange.responder.flush()
@@ -86,6 +100,10 @@ class Ending:
     ) -> None:
         """Give the client the failure itself: the upstream's own answer, where there is one."""
         upstream, exchange = self._turn.upstream, self._exchange
+        if self._instead_of(None if gate is None or error is not None else gate.head):
+            if gate is not None:
+                gate.throw_away()
+            return
         listed = judge.models_instead(exchange, upstream, setback)
         if listed is not None:
             if gate is not None:
@@ -125,6 +143,8 @@ class Ending:
 
     def _refuse_unasked(self, error: Refused) -> None:
         """No upstream may be asked."""
+        if self._instead_of(None):
+            return
         listed = judge.models_instead(self._exchange, self._turn.upstream, Setback.of_error(error))
         if listed is None:
             self._refuse(error)

@@ -11,10 +11,13 @@ from llmproxyd.errors import ProxyError
 from llmproxyd.faults.choose import Chosen
 from llmproxyd.http.body import BodySource
 from llmproxyd.http.headers import relayed
-from llmproxyd.model import End, Finished, Request, Response
-from llmproxyd.pipeline.plan import Plan
+from llmproxyd.limits.interface import Standing
+from llmproxyd.model import End, Finished, RawHeaders, Request, Response
+from llmproxyd.pipeline.plan import Granted, Plan
 from llmproxyd.pipeline.policy import Policy, Upstream
 from llmproxyd.pipeline.route import Route
+from llmproxyd.pipeline.taps import UsageTap
+from llmproxyd.pipeline.upstream import Outgoing
 from llmproxyd.providers.base import ErrorContext, ErrorKind, Provider
 
 
@@ -64,6 +67,56 @@ class Record(Protocol):
         """A piece of its body."""
 
 
+class Tap(Protocol):
+    """Reads the body of an answer along.  It can neither delay nor change a byte."""
+
+    def piece(self, data: bytes) -> None:
+        """A piece of the body."""
+
+    def ended(self, end: End) -> None:
+        """There is no more of it."""
+
+
+class Instead(Protocol):
+    """Knows another answer than the upstream's, or than its failure."""
+
+    def answered(self, head: Response) -> bool:
+        """Whether the client was answered otherwise; then the upstream's answer is thrown away."""
+        ...
+
+    def failed(self) -> bool:
+        """Whether the client was answered although no upstream did."""
+        ...
+
+    def relaying(self, head: Response) -> None:
+        """The upstream's answer goes to the client."""
+
+
+class _Nobody:
+    """Takes the answer that others wait for, when the client that asked for it has left."""
+
+    chunked = False
+
+    def start(self, response: Response) -> None: ...
+
+    def inform(self, response: Response) -> None: ...
+
+    def write(self, data: bytes, *, last: bool = False) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def cut(self) -> None: ...
+
+    def feed_from(self, producer: IPushProducer) -> None: ...
+
+    def fed(self) -> None: ...
+
+
+NOBODY = _Nobody()
+
+
 class Exchange:
     """What is known and held of one request.
 
@@ -78,21 +131,47 @@ class Exchange:
     :ivar failed: the upstream is to blame for how it ended.
     :ivar closing: called once when it ends, before the final event.
     :ivar record: keeps what passes, where somebody wants a record of it.
+    :ivar taps: read the answer along.
+    :ivar outgoing: what is sent upstream, but for the body.
+    :ivar grant: of the token presented, and what follows from it here; ``None`` where access is off.
+    :ivar standings: how the limits of its token and project stand.
+    :ivar instead: may answer in the upstream's place.
+    :ivar awaited: whether others wait for the answer, so that it is fetched whoever leaves.
+    :ivar orphan: its client has left, and it is fetched for those others.
+    :ivar attempts: that were made at upstreams.
+    :ivar asked: when the last one was, monotonic seconds.
+    :ivar began: when the head of the answer went to the client.
+    :ivar streamed: the answer is a stream.
+    :ivar cache: what the cache did, in a word.
+    :ivar cache_notes: the same in header fields.
+    :ivar usage: what the answer tells of itself.
+    :ivar cors: fields that let a web page read the answer.
     """
 
     __slots__ = (
         "_ended",
         "arrived",
+        "asked",
+        "attempts",
+        "awaited",
+        "began",
         "body",
+        "cache",
+        "cache_notes",
         "closing",
         "code",
         "committed",
+        "cors",
         "detail",
         "failed",
         "fault",
         "give_up",
+        "grant",
+        "instead",
         "model",
         "number",
+        "orphan",
+        "outgoing",
         "plan",
         "policy",
         "record",
@@ -100,9 +179,13 @@ class Exchange:
         "request_id",
         "responder",
         "sent",
+        "standings",
         "status",
+        "streamed",
         "streaming",
+        "taps",
         "upstream",
+        "usage",
         "work",
     )
 
@@ -134,6 +217,20 @@ class Exchange:
         self.upstream: str | None = None
         self.closing: Callable[[End], None] | None = None
         self.record: Record | None = None
+        self.taps: list[Tap] | None = None
+        self.outgoing: Outgoing | None = None
+        self.grant: Granted | None = None
+        self.standings: tuple[Standing, ...] = ()
+        self.instead: Instead | None = None
+        self.awaited: Callable[[], bool] | None = None
+        self.orphan = False
+        self.attempts = 0
+        self.asked = self.began = 0.0
+        self.streamed = False
+        self.cache: str | None = None
+        self.cache_notes: RawHeaders = ()
+        self.usage: UsageTap | None = None
+        self.cors: RawHeaders = ()
         self.failed = False
         self.committed = False
         self.status = 0
@@ -163,21 +260,29 @@ class Exchange:
             fields = relayed(response.headers)
             self.responder.inform(Response(response.status, response.reason, fields))
 
-    def start(self, response: Response) -> None:
+    def start(self, response: Response, now: float) -> None:
         """Commit: send the head to the client."""
         assert self.responder is not None
         self.committed = True
-        self.status = response.status
+        self.began = now
+        if not self.orphan:
+            self.status = response.status
         if self.record is not None:
             self.record.head(response)
         self.responder.start(response)
 
-    def write(self, data: bytes, *, last: bool = False) -> None:
-        """Send a piece of the body to the client."""
+    def write(self, data: bytes, *, last: bool = False, ours: bool = False) -> None:
+        """Send a piece of the body to the client.
+
+        :param ours: it is none of the upstream's.
+        """
         assert self.responder is not None
         self.sent += len(data)
         if self.record is not None:
             self.record.piece(data)
+        if self.taps is not None and not ours:
+            for tap in self.taps:
+                tap.piece(data)
         self.responder.write(data, last=last)
 
     def finish(self, now: float) -> None:
@@ -195,12 +300,16 @@ class Exchange:
 
     def client_gone(self, now: float) -> None:
         """The client left: whatever is done for it stops at once (logged as 499)."""
-        if self._ended is None:
+        if self._ended is None or self.orphan:
             return
-        work, self.work = self.work, None
         if not self.committed:
             self.status = 499
         self.code = "client_gone"
+        if self.awaited is not None and self.awaited():
+            self.orphan = True
+            self.responder = NOBODY
+            return
+        work, self.work = self.work, None
         self._close(End.CLIENT_GONE, now)
         if work is not None:
             work()
@@ -225,30 +334,53 @@ class Exchange:
 
     def _close(self, end: End, now: float) -> None:
         ended, self._ended = self._ended, None
-        self.work = self.give_up = self.responder = None
+        self.work = self.give_up = self.responder = self.instead = self.awaited = None
         if ended is None:
             return
         closing, self.closing = self.closing, None
         if closing is not None:
             closing(end)
-        plan, fault = self.plan, self.fault
+        taps, self.taps = self.taps, None
+        if taps is not None:
+            for tap in taps:
+                tap.ended(end)
+        ended(self, self._finished(End.CLIENT_GONE if self.orphan else end, now))
+
+    def _finished(self, end: End, now: float) -> Finished:
+        plan, fault, grant, usage = self.plan, self.fault, self.grant, self.usage
         route = None if plan is None else plan.route
-        ended(
-            self,
-            Finished(
-                self.number,
-                self.request_id,
-                "-" if plan is None else plan.method,
-                "-" if plan is None else plan.path,
-                "-" if plan is None else plan.dialect.name,
-                self.upstream or ("-" if route is None else route.upstream.name),
-                self.status,
-                now - self.arrived,
-                self.sent,
-                end,
-                None if fault is None else str(fault.rule.kind),
-                self.code,
-                self.detail,
-                self.failed,
-            ),
+        reading = None if usage is None else usage.reading
+        if reading is not None and reading.failed and end is End.COMPLETE:
+            end = End.IN_BAND_ERROR
+        arrived = self.arrived
+        return Finished(
+            self.number,
+            self.request_id,
+            "-" if plan is None else plan.method,
+            "-" if plan is None else plan.path,
+            "-" if plan is None else plan.dialect.name,
+            self.upstream or ("-" if route is None else route.upstream.name),
+            self.status,
+            now - arrived,
+            self.sent,
+            end,
+            None if fault is None else str(fault.rule.kind),
+            self.code,
+            self.detail,
+            self.failed,
+            "unknown" if route is None else route.operation,
+            "metadata" if route is None else route.kind,
+            self.model,
+            self.attempts,
+            self.began - arrived if self.committed else None,
+            None if usage is None or usage.first is None else usage.first - arrived,
+            self.body.length,
+            self.streamed,
+            None if grant is None else grant.grant.project.id,
+            None if grant is None else grant.grant.token.id,
+            self.cache,
+            reading,
+            self.request.peer,
+            None if plan is None else plan.traceparent,
+            None if usage is None else usage.captured,
         )

@@ -5,7 +5,7 @@ It lives outside of the policies, so that a reload keeps it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from llmproxyd.model import BreakerChanged
 from llmproxyd.pipeline.policy import Upstream
@@ -46,11 +46,16 @@ class Live:
             known = self._rings[upstream.name] = upstream.keys, Ring(upstream.keys)
         return known[1]
 
+    def budget_states(self) -> dict[str, Mapping[str, object]]:
+        """By upstream what :meth:`Budget.state <llmproxyd.resilience.budget.Budget.state>` tells."""
+        now = self._now()
+        return {name: one.state(now) for name, (_, one) in sorted(self._budgets.items())}
+
     def report(self) -> dict[str, object]:
         """How all that was needed so far stands, for people."""
         now = self._now()
         return {
             "breakers": [one.snapshot(now).told() for one in self.breakers],
-            "budgets": {name: one.state(now) for name, (_, one) in sorted(self._budgets.items())},
+            "budgets": self.budget_states(),
             "credentials": {name: one.state(now) for name, (_, one) in sorted(self._rings.items())},
         }

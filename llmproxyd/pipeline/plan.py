@@ -6,17 +6,59 @@ itself on one connection.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from llmproxyd.access.presented import credential_of
+from llmproxyd.access.projects import Grant
+from llmproxyd.cache.policy import Wants, wants_of
 from llmproxyd.errors import Refused
 from llmproxyd.http.headers import first
-from llmproxyd.model import Request
-from llmproxyd.pipeline.guard import check_browser
-from llmproxyd.pipeline.policy import Policy, Upstream
+from llmproxyd.limits.interface import Want
+from llmproxyd.model import RawHeaders, Request
+from llmproxyd.pipeline.guard import check_browser, cross_origin, preflight_of
+from llmproxyd.pipeline.policy import CachePolicy, CacheRule, Policy, Upstream
 from llmproxyd.pipeline.route import Route
 from llmproxyd.pipeline.upstream import Outgoing, outgoing
 from llmproxyd.providers.base import Provider, Streams
 
 PATIENCE = b"x-stainless-read-timeout"
 """The field in which the official SDKs tell how many seconds they wait for an answer."""
+
+
+class Granted:
+    """What follows from one grant for all requests with one head.
+
+    :ivar outgoing: what is sent upstream, but for the body, with the project's credential.
+    :ivar refusal: why it may not be sent.
+    :ivar reads_body: holds the body against the allowlists, where they ask for it.
+    :ivar wants: what it asks of the limits.
+    """
+
+    __slots__ = ("grant", "outgoing", "reads_body", "refusal", "wants")
+
+    def __init__(self, grant: Grant) -> None:
+        self.grant = grant
+        self.outgoing: Outgoing | None = None
+        self.refusal: Refused | None = None
+        self.reads_body: Callable[[bytes], None] | None = None
+        self.wants: tuple[Want, ...] = ()
+
+
+class Caching:
+    """What the head of a request says of caching.
+
+    :ivar rule: the first of the configured rules that is for it.
+    :ivar ttl: seconds of freshness where the answer names none.
+    :ivar known: a key, and for whom it holds.
+    """
+
+    __slots__ = ("known", "rule", "ttl", "wants")
+
+    def __init__(self, wants: Wants, rule: CacheRule | None, ttl: float | None) -> None:
+        self.wants = wants
+        self.rule = rule
+        self.ttl = ttl
+        self.known: tuple[str, bytes] | None = None
 
 
 class Plan:
@@ -32,19 +74,33 @@ class Plan:
     :ivar streaming: whether a stream is asked for, as far as the path tells it.
     :ivar expected: what was found out of answers to it, by upstream, media type and coding.
     :ivar patience: seconds that the client's SDK waits for an answer, where it says so.
+    :ivar presented: the credential that the client presents, where that matters here.
+    :ivar granted: what followed from the last grant.
+    :ivar denied: why the upstream's allowlist refuses it.
+    :ivar preflight: the answer to a browser that asks what a web page may do.
+    :ivar cors: fields that let a web page read the answer.
+    :ivar caching: ``None`` where nothing is stored.
+    :ivar traceparent: of a trace that it belongs to (W3C Trace Context).
     """
 
     __slots__ = (
+        "caching",
+        "cors",
+        "denied",
         "dialect",
         "expected",
+        "granted",
         "method",
         "model",
         "outgoing",
         "path",
         "patience",
+        "preflight",
+        "presented",
         "refusal",
         "route",
         "streaming",
+        "traceparent",
     )
 
     def __init__(self, request: Request, dialect: Provider) -> None:
@@ -59,6 +115,13 @@ class Plan:
         self.streaming: bool | None = None
         self.patience: float | None = None
         self.expected: dict[tuple[str, bytes, bytes], object] = {}
+        self.presented: str | None = None
+        self.granted: Granted | None = None
+        self.denied: Refused | None = None
+        self.preflight: RawHeaders | None = None
+        self.cors: RawHeaders = ()
+        self.caching: Caching | None = None
+        self.traceparent: str | None = None
 
 
 def plan_of(request: Request, policy: Policy) -> Plan:
@@ -96,13 +159,15 @@ def _planned(request: Request, policy: Policy) -> Plan:
         return no_plan(request, policy, refusal.with_traceback(None))
     plan = Plan(request, route.dialect)
     plan.route = route
-    if policy.guard_browsers:
-        try:
-            check_browser(request, route.upstream)
-        except Refused as refusal:
-            plan.refusal = refusal.with_traceback(None)
-            return plan
-    plan.outgoing = outgoing(route.upstream, request, route.target)
+    traced = first(request.headers, b"traceparent")
+    plan.traceparent = None if traced is None else traced[:64].decode("latin-1")
+    try:
+        _guard(plan, request, policy)
+    except Refused as refusal:
+        plan.refusal = refusal.with_traceback(None)
+        return plan
+    if not policy.access:
+        plan.outgoing = outgoing(route.upstream, request, route.target)
     plan.patience = _patience(request)
     endpoint = route.endpoint
     if endpoint is not None:
@@ -110,4 +175,42 @@ def _planned(request: Request, policy: Policy) -> Plan:
         model = match.groupdict().get("model") if match else None
         plan.model = None if model is None else model.decode("latin-1")
         plan.streaming = {Streams.ALWAYS: True, Streams.NEVER: False}.get(endpoint.streams)
+    if policy.cache is not None:
+        plan.caching = _caching(plan, request, policy.cache)
     return plan
+
+
+def _guard(plan: Plan, request: Request, policy: Policy) -> None:
+    """Who asks, and whether the upstream's allowlist lets them.
+
+    :raises Refused: a web page may not, or more than one credential is presented.
+    """
+    route = plan.route
+    assert route is not None
+    upstream = route.upstream
+    if policy.guard_browsers and not policy.access:
+        check_browser(request, upstream)
+    plan.preflight = preflight_of(request, upstream, access=policy.access)
+    if plan.preflight is not None:
+        return
+    if policy.access or policy.cache is not None:
+        plan.presented = credential_of(request)
+    plan.cors = cross_origin(request, upstream)
+    if not upstream.allowlist.open:
+        try:
+            upstream.allowlist.check_head(request, route.target)
+        except Refused as refusal:
+            # Told after the door: what is allowed here is not for everyone to find out.
+            plan.denied = refusal.with_traceback(None)
+
+
+def _caching(plan: Plan, request: Request, policy: CachePolicy) -> Caching:
+    route = plan.route
+    assert route is not None
+    path = route.target.partition(b"?")[0].decode("latin-1")
+    found = (one for one in policy.rules if one.matches(route.upstream.name, request.method, path))
+    rule = next(found, None)
+    ttl = None if rule is None else rule.ttl
+    safe = request.method in (b"GET", b"HEAD")
+    wants = wants_of(request, authorized=plan.presented is not None, ttl=ttl)
+    return Caching(wants, rule, policy.ttl if ttl is None and safe else ttl)

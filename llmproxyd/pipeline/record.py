@@ -22,6 +22,7 @@ from llmproxyd.model import (
     Response,
 )
 from llmproxyd.pipeline.exchange import Exchange
+from llmproxyd.pipeline.keep import Keep
 from llmproxyd.redaction import presented
 
 WHOLE = 1024 * 1024
@@ -32,29 +33,6 @@ ATTEMPTS = 100
 
 EXCERPT = 64 * 1024
 """Bytes of a failed answer that are kept for the error log."""
-
-
-class Keep:
-    """Keeps the first *limit* bytes of a body, and counts the rest."""
-
-    __slots__ = ("_left", "_pieces", "length")
-
-    def __init__(self, limit: int) -> None:
-        self._left = limit
-        self._pieces: list[bytes] = []
-        self.length = 0
-
-    def add(self, data: bytes) -> None:
-        """The next piece."""
-        self.length += len(data)
-        if self._left > 0:
-            self._pieces.append(data[: self._left])
-            self._left -= len(data)
-
-    def body(self) -> Body:
-        """What there is."""
-        data = b"".join(self._pieces)
-        return Body(data=data, cut=len(data) < self.length, length=self.length)
 
 
 class Record:
@@ -174,10 +152,7 @@ class Record:
 
 def url_of(exchange: Exchange) -> str | None:
     """Where *exchange* was to go, whole."""
-    plan = exchange.plan
-    if plan is None or plan.outgoing is None:
-        return None
-    return plan.outgoing.url.decode("latin-1")
+    return None if exchange.outgoing is None else exchange.outgoing.url.decode("latin-1")
 
 
 def context_of(exchange: Exchange) -> Mapping[str, object]:

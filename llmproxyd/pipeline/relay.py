@@ -21,6 +21,8 @@ from llmproxyd.inspection.content import StreamWatch
 from llmproxyd.model import End, RawHeaders, Response, WallClock
 from llmproxyd.pipeline.answer import stream_error
 from llmproxyd.pipeline.exchange import Exchange
+from llmproxyd.pipeline.gather import Gather
+from llmproxyd.pipeline.marks import marks_of, readable_by_pages
 from llmproxyd.pipeline.refusals import first_content_timeout, idle_timeout
 from llmproxyd.pipeline.upstream import explain
 from llmproxyd.providers.base import StreamForm
@@ -40,6 +42,7 @@ class Relay:
 
     :param idle: seconds without a piece after which the upstream is given up; time in which
         the client does not read does not count.
+    :param gather: seconds for which pieces of a stream wait for others.
     :param keepalive: seconds of silence after which the client of a stream is sent a comment.
     """
 
@@ -48,6 +51,7 @@ class Relay:
         "_exchange",
         "_first",
         "_form",
+        "_gather",
         "_idle",
         "_keepalive",
         "_quiet",
@@ -60,7 +64,14 @@ class Relay:
     )
 
     def __init__(
-        self, exchange: Exchange, wheel: Wheel, wall: WallClock, idle: float, keepalive: float | None = None
+        self,
+        exchange: Exchange,
+        wheel: Wheel,
+        wall: WallClock,
+        idle: float,
+        keepalive: float | None = None,
+        *,
+        gather: float = 0.0,
     ) -> None:
         self._exchange = exchange
         self._wheel = wheel
@@ -73,6 +84,7 @@ class Relay:
         self._watch: StreamWatch | None = None
         self._error: UpstreamError | None = None
         self._form: StreamForm | None = None
+        self._gather = Gather(gather, wheel, self._write) if gather > 0 else None
         self._tracker: Tracker | None = None
         self.transport: WireResponse | None = None
 
@@ -83,8 +95,16 @@ class Relay:
         :param whole: it is no stream, and all of it is here.
         """
         exchange = self._exchange
+        if exchange.instead is not None:
+            exchange.instead.relaying(response)
         headers = response.headers
-        form = self._form = None if whole else _writable(exchange, headers)
+        media, coding = content_of(headers)
+        stream = None if whole else form_of(exchange, media)
+        exchange.streamed = stream is not None
+        # An event of ours could not be read in a coded stream.
+        form = self._form = None if coding else stream
+        if stream is None:
+            self._gather = None
         if form is not None:
             self._tracker = tracker(form.framing)
         # Nothing is said of a length where none is: HEAD may be answered without it.
@@ -97,8 +117,17 @@ class Relay:
         if more:
             ours = {name for name, _ in more}
             fields = [pair for pair in fields if pair[0].lower() not in ours] + list(more)
+        now = self._wheel.seconds()
+        if exchange.cors:
+            fields = readable_by_pages(fields, exchange.cors)
+        if exchange.policy.marks:
+            fields += marks_of(exchange, fields, now)
+        if exchange.usage is not None:
+            endpoint = None if exchange.route is None else exchange.route.endpoint
+            usage = None if endpoint is None else endpoint.usage
+            exchange.usage.head(response, usage, stream, coding)
         status, reason, version = response.status, response.reason, response.version
-        exchange.start(Response(status, reason, fields, length, version, told=True))
+        exchange.start(Response(status, reason, fields, length, version, told=True), now)
 
     def expect_content(self, watch: StreamWatch, granted: float, left: float) -> None:
         """Give the upstream up unless the stream's first content comes in time.
@@ -148,13 +177,25 @@ class Relay:
             self._content_came()
         if self._quiet is not None and self._keepalive is not None:
             self._quiet.restart(self._keepalive)
-        exchange.write(data, last=transport is not None and transport.complete)
+        last = transport is not None and transport.complete
+        if self._gather is not None:
+            if not last:
+                self._gather.add(data)
+                return
+            data = self._gather.take() + data
+        exchange.write(data, last=last)
+
+    def _write(self, data: bytes) -> None:
+        if data and not self._exchange.done:
+            self._exchange.write(data)
 
     def connectionLost(self, reason: Failure) -> None:
         """The body is over, or broke off."""
         self._stop_timers()
         self.transport = None
         exchange = self._exchange
+        if self._gather is not None:
+            self._write(self._gather.take())
         if exchange.done:
             return
         if exchange.responder is not None:
@@ -174,6 +215,8 @@ class Relay:
 
     def _break_off(self, error: ProxyError, end: End) -> None:
         exchange = self._exchange
+        if self._gather is not None:
+            self._write(self._gather.take())
         responder = exchange.responder
         assert responder is not None
         if responder.chunked and self._form is not None and self._tracker is not None:
@@ -181,7 +224,7 @@ class Relay:
                 stream_error(exchange, self._form, error, self._wall()) if self._tracker.at_boundary else None
             )
             if event is not None:
-                exchange.write(_placed(event, self._form, self._tracker))
+                exchange.write(_placed(event, self._form, self._tracker), ours=True)
         exchange.failed = isinstance(error, UpstreamError)
         exchange.cut(end, error.code, error.message, self._wheel.seconds())
 
@@ -193,7 +236,7 @@ class Relay:
         if responder is None or self._timer is None or not responder.chunked:
             return
         if self._tracker is not None and self._tracker.at_boundary:
-            self._exchange.write(KEEPALIVE)
+            self._exchange.write(KEEPALIVE, ours=True)
 
     def _content_came(self) -> None:
         self._watch = None
@@ -241,7 +284,11 @@ class Relay:
             self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
-        """The client is gone; :meth:`Exchange.client_gone` does what follows."""
+        """The client is gone; :meth:`Exchange.client_gone` does what follows.
+
+        Where others wait for the answer, it goes on coming.
+        """
+        self.resumeProducing()
 
 
 def form_of(exchange: Exchange, media: bytes) -> StreamForm | None:
@@ -250,12 +297,6 @@ def form_of(exchange: Exchange, media: bytes) -> StreamForm | None:
     if route is None or route.endpoint is None or not route.endpoint.forms:
         return None
     return route.endpoint.form_of(media)
-
-
-def _writable(exchange: Exchange, headers: RawHeaders) -> StreamForm | None:
-    """The form of an answer if it is a stream in which an event of ours could be read."""
-    media, coding = content_of(headers)
-    return None if coding else form_of(exchange, media)
 
 
 def broken_off(reason: Failure) -> ProxyError:

@@ -1,6 +1,7 @@
 """The way of one request, read from top to bottom.
 
-route → guard → inject? → transform → attempts → upstream → relay → one ``Finished`` event
+route → guard → door? → allowlists? → inject? → cache? → transform → attempts → upstream → relay →
+one ``Finished`` event
 
 Each step is a call into a module that knows nothing of the others.  Where an upstream's policy
 absorbs nothing, the one attempt is made right here; otherwise
@@ -10,12 +11,14 @@ absorbs nothing, the one attempt is made right here; otherwise
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IBodyProducer
 
+from llmproxyd.cache.interface import Cache
 from llmproxyd.errors import ClientGone, ProxyError, Refused, UpstreamError
 from llmproxyd.faults.choose import Chosen, Engine
 from llmproxyd.faults.language import LanguageError, parse_field
@@ -26,7 +29,9 @@ from llmproxyd.inspection.request import END, WHOLE, asked
 from llmproxyd.model import Arrived, End, Event, Finished, Request, WallClock
 from llmproxyd.pipeline import answer
 from llmproxyd.pipeline.attempts import Attempts
-from llmproxyd.pipeline.exchange import Exchange, Responder
+from llmproxyd.pipeline.caching import NO_TURN, Shelf, Turn, concerns, reads_body
+from llmproxyd.pipeline.door import Entrance, body_check, may_ask_for_faults
+from llmproxyd.pipeline.exchange import NOBODY, Exchange, Responder
 from llmproxyd.pipeline.live import Live
 from llmproxyd.pipeline.means import Means
 from llmproxyd.pipeline.plan import Plan, no_plan, plan_of
@@ -34,6 +39,7 @@ from llmproxyd.pipeline.policy import Policy, Upstream
 from llmproxyd.pipeline.record import Record, broken, secrets_of
 from llmproxyd.pipeline.relay import Relay
 from llmproxyd.pipeline.route import Route
+from llmproxyd.pipeline.taps import UsageTap
 from llmproxyd.pipeline.target import transformed
 from llmproxyd.pipeline.upstream import Sender, body_too_large, explain, head_of
 from llmproxyd.providers.base import EndpointKind, Streams
@@ -41,6 +47,8 @@ from llmproxyd.wire.agent import WireResponse, abort
 from llmproxyd.wire.body import BodyTooLarge
 from llmproxyd.wire.head import BadRequest
 from llmproxyd.wire.wheel import Wheel
+
+NOTHING = (0, 0)
 
 FAULT_FIELD = b"x-llmproxyd-fault"
 
@@ -53,6 +61,8 @@ class Pipeline:
     :param announcing: whether anybody wants to know of arrivals.
     :param prefix: makes request ids unique over restarts.
     :param live: what moves at upstreams that absorb failure.
+    :param entrance: lets requests in, where the policy has access on.
+    :param cache: keeps answers, where the policy has a cache.
     :param draw: a number in [0, 1), for jitter.
     """
 
@@ -69,6 +79,8 @@ class Pipeline:
         wall: WallClock,
         prefix: str,
         live: Live,
+        entrance: Entrance | None = None,
+        cache: Cache | None = None,
         draw: Callable[[], float] = lambda: 0.5,
         announcing: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -84,6 +96,8 @@ class Pipeline:
         self._prefix = prefix
         self._announcing = announcing
         self._idle: list[Deferred[None]] = []
+        self._entrance = entrance
+        self.shelf = None if cache is None else Shelf(cache, wall, wheel.seconds, self._again, self._failed)
         self._means = Means(sender, live, wheel, wall, draw, emit, self._failed)
 
     def forward(self, request: Request, body: BodySource, responder: Responder) -> Exchange:
@@ -94,15 +108,12 @@ class Pipeline:
             self._arrived(exchange, plan)
             if plan.refusal is not None:
                 self._refuse(exchange, plan.refusal)
-                return exchange
-            self._check(exchange)
-            looked = self._look(exchange, plan)
-            if looked is None:
-                self._decided(exchange)
+            elif plan.preflight is not None:
+                answer.preflight(exchange, plan.preflight, self._wall(), self._now())
             else:
-                exchange.work = looked.cancel
-                looked.addCallback(lambda _: self._decided(exchange))
-                looked.addErrback(self._failed, exchange)
+                exchange.cors = plan.cors
+                self._check(exchange)
+                self._let_in(exchange, plan)
         except Exception:
             self._failed(Failure(), exchange)
         return exchange
@@ -160,6 +171,9 @@ class Pipeline:
         policy = exchange.policy
         if policy.record_requests or policy.record_errors:
             exchange.record = Record(self._wall(), whole=policy.record_requests)
+        if policy.read_usage or policy.capture != NOTHING:
+            usage = exchange.usage = UsageTap(self._now, policy.capture)
+            exchange.taps = [usage]
         self.active.add(exchange)
         return exchange
 
@@ -168,16 +182,61 @@ class Pipeline:
         if length is not None and length > exchange.policy.max_body:
             raise body_too_large(exchange.policy.max_body)
 
+    def _let_in(self, exchange: Exchange, plan: Plan) -> None:
+        """Past the door, where there is one."""
+        if not exchange.policy.access:
+            if plan.denied is not None:
+                raise plan.denied
+            exchange.outgoing = plan.outgoing
+            self._go_on(exchange)
+            return
+        assert self._entrance is not None
+        entering = self._entrance.enter(exchange, plan)
+        if entering is None:
+            self._go_on(exchange)
+        else:
+            # It is not stopped when the client leaves: others may wait for the same answer.
+            entering.addCallback(lambda _: self._entered(exchange))
+            entering.addErrback(self._failed, exchange)
+
+    def _entered(self, exchange: Exchange) -> None:
+        if not exchange.done:
+            self._go_on(exchange)
+
+    def _go_on(self, exchange: Exchange) -> None:
+        """Hold the body against the allowlists, where they ask for it."""
+        plan = exchange.plan
+        assert plan is not None
+        check = body_check(exchange)
+        if check is None:
+            self._allowed(exchange, plan)
+            return
+        keeping = exchange.body.keep()
+        exchange.work = keeping.cancel
+        keeping.addCallback(lambda kept: check(kept.read(kept.length)))
+        keeping.addCallback(lambda _: self._allowed(exchange, plan))
+        keeping.addErrback(self._failed, exchange)
+
+    def _allowed(self, exchange: Exchange, plan: Plan) -> None:
+        looked = self._look(exchange, plan)
+        if looked is None:
+            self._decided(exchange)
+        else:
+            exchange.work = looked.cancel
+            looked.addCallback(lambda _: self._decided(exchange))
+            looked.addErrback(self._failed, exchange)
+
     def _look(self, exchange: Exchange, plan: Plan) -> Deferred[None] | None:
         """Learn what an active rule or a policy asks of the body; ``None`` when nothing need be read."""
         route = plan.route
         assert route is not None
         injecting = self.engine.active and route.kind is EndpointKind.INFERENCE
-        if injecting or route.upstream.absorbs:
+        telling = exchange.policy.read_models
+        if injecting or telling or route.upstream.absorbs:
             exchange.model, exchange.streaming = plan.model, plan.streaming
-        if not (injecting and self.engine.reads_body) and not (
-            route.upstream.names_models and route.kind is EndpointKind.INFERENCE
-        ):
+        if route.kind is not EndpointKind.INFERENCE:
+            return None
+        if not (telling or (injecting and self.engine.reads_body) or route.upstream.names_models):
             return None
 
         def read(excerpt: bytes) -> None:
@@ -190,35 +249,63 @@ class Pipeline:
         return exchange.body.excerpt(WHOLE, END).addCallback(read)
 
     def _decided(self, exchange: Exchange) -> None:
-        """Inject, or send on."""
+        """Inject, look into the cache, or send on."""
         chosen = self._choose(exchange)
         if chosen is not None:
             answer.inject(exchange, chosen, self._wall(), self._now())
             return
+        caching = None if exchange.plan is None else exchange.plan.caching
+        if caching is None or self.shelf is None:
+            self._send_on(exchange)
+        elif not concerns(exchange, caching):
+            exchange.cache, exchange.cache_notes = "bypass", NO_TURN
+            self.shelf.count("bypass", exchange)
+            self._send_on(exchange)
+        elif not reads_body(caching.wants, exchange.request):
+            Turn(exchange, caching, None, self.shelf, partial(self._send_on, exchange)).begin()
+        else:
+            self._with_body(exchange, self._at_cache)
+
+    def _at_cache(self, body: Kept, exchange: Exchange) -> None:
+        plan = exchange.plan
+        assert plan is not None
+        assert plan.caching is not None
+        assert self.shelf is not None
+        Turn(exchange, plan.caching, body, self.shelf, partial(self._kept, body, exchange)).begin()
+
+    def _with_body(self, exchange: Exchange, following: Callable[[Kept, Exchange], None]) -> None:
+        """Go on with the whole body, at once where it is at hand."""
+        kept = exchange.body.at_hand()
+        if kept is not None:
+            following(kept, exchange)
+            return
+        keeping = exchange.body.keep()
+        exchange.work = keeping.cancel
+        keeping.addCallback(following, exchange)
+        keeping.addErrback(self._failed, exchange)
+
+    def _send_on(self, exchange: Exchange) -> None:
+        """To the upstream, in one attempt or several."""
         route = exchange.route
         assert route is not None
         if route.upstream.absorbs or self._must_be_whole(exchange, route):
-            kept = exchange.body.at_hand()
-            if kept is not None:
-                self._kept(kept, exchange)
-                return
-            keeping = exchange.body.keep()
-            exchange.work = keeping.cancel
-            keeping.addCallback(self._kept, exchange)
-            keeping.addErrback(self._failed, exchange)
+            self._with_body(exchange, self._kept)
         else:
             self._send(exchange, exchange.body.producer())
 
     def _must_be_whole(self, exchange: Exchange, route: Route[Upstream]) -> bool:
         """Whether the body must be at hand before the request is sent on; else it flows."""
-        recording = exchange.policy.record_requests
-        return recording or route.upstream.transforms.concerns(route.operation)
+        policy = exchange.policy
+        recording = policy.record_requests or policy.capture[0]
+        return bool(recording) or route.upstream.transforms.concerns(route.operation)
 
     def _kept(self, body: Kept, exchange: Exchange) -> None:
         route, record = exchange.route, exchange.record
         assert route is not None
         if isinstance(record, Record):
             record.request_body(body)
+        if exchange.usage is not None:
+            exchange.usage.request(body)
         if route.upstream.absorbs:
             Attempts(exchange, body, self._means).begin()
         else:
@@ -226,20 +313,22 @@ class Pipeline:
 
     def _send(self, exchange: Exchange, body: IBodyProducer | None) -> None:
         """The one attempt, where nothing is absorbed."""
-        plan = exchange.plan
-        assert plan is not None
-        assert plan.outgoing is not None
-        sending = self._sender.send(plan.outgoing, body, exchange.inform)
+        going = exchange.outgoing
+        assert going is not None
+        exchange.attempts = 1
+        exchange.asked = self._now()
+        sending = self._sender.send(going, body, exchange.inform)
         exchange.work = sending.cancel
         sending.addCallbacks(self._answered, self._failed, (exchange,), {}, (exchange,), {})
 
     def _choose(self, exchange: Exchange) -> Chosen | None:
         engine = self.engine
-        if not (engine.active or exchange.policy.fault_header):
+        policy = exchange.policy
+        if not (engine.active or policy.fault_header or policy.access):
             return None
         route, request = exchange.route, exchange.request
         assert route is not None
-        if exchange.policy.fault_header and route.kind is EndpointKind.INFERENCE:
+        if route.kind is EndpointKind.INFERENCE and may_ask_for_faults(exchange):
             text = first(request.headers, FAULT_FIELD)
             if text is not None:
                 try:
@@ -262,19 +351,44 @@ class Pipeline:
         )
 
     def _answered(self, incoming: WireResponse, exchange: Exchange) -> None:
-        plan = exchange.plan
-        assert plan is not None
-        assert plan.outgoing is not None
+        going = exchange.outgoing
+        assert going is not None
         exchange.work = None
-        relay = Relay(exchange, self._wheel, self._wall, plan.outgoing.upstream.timeouts.idle)
+        upstream = going.upstream
+        relay = Relay(
+            exchange, self._wheel, self._wall, upstream.timeouts.idle, gather=upstream.flush_interval
+        )
         try:
-            relay.begin(head_of(incoming))
+            head = head_of(incoming)
+            if exchange.instead is not None and exchange.instead.answered(head):
+                abort(incoming)
+                return
+            relay.begin(head)
             incoming.forget_fields()
             incoming.deliverBody(relay)
             if exchange.responder is not None:
                 exchange.responder.flush()
         except Exception:
             abort(incoming)
+            self._failed(Failure(), exchange)
+
+    def _again(self, served: Exchange, turn: Turn) -> None:
+        """Ask the upstream whether what the client of *served* was answered with still holds."""
+        plan = served.plan
+        exchange = self._begin(turn.request, NO_BODY, NOBODY)
+        exchange.plan, exchange.grant = plan, served.grant
+        granted = served.grant
+        assert plan is not None
+        exchange.outgoing = plan.outgoing if granted is None else granted.outgoing
+        body = turn.body
+        go = partial(self._send_on, exchange) if body is None else partial(self._kept, body, exchange)
+        following = turn.successor(exchange, go)
+        try:
+            if following is None:
+                self.active.discard(exchange)
+            else:
+                following.revalidate()
+        except Exception:
             self._failed(Failure(), exchange)
 
     # How it can end.
@@ -289,6 +403,10 @@ class Pipeline:
                 self._log_failure("request {id} failed after its end", failure, exchange)
         elif isinstance(failure.value, ProxyError) and not exchange.committed:
             exchange.failed = isinstance(failure.value, UpstreamError) and failure.value.blames
+            if isinstance(failure.value, UpstreamError) and exchange.instead is not None:
+                exchange.work = None
+                if exchange.instead.failed():
+                    return
             self._refuse(exchange, failure.value)
         else:
             self._broken(exchange, failure)
@@ -334,6 +452,8 @@ class Pipeline:
 
     def _finished(self, exchange: Exchange, event: Finished) -> None:
         self.active.discard(exchange)
+        if exchange.grant is not None and self._entrance is not None:
+            self._entrance.leave(exchange, event)
         self._emit(event)
         record = exchange.record
         if isinstance(record, Record):

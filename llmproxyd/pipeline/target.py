@@ -24,9 +24,10 @@ class Target:
     :ivar path: raw path and query, to append to the upstream's base.
     :ivar prepared: all but the body, where one key and one path do for every attempt.
     :ivar foreign: the client meant another host: its credential stays here.
+    :ivar key: the project's credential there, where access is on; the client's own stays here then.
     """
 
-    __slots__ = ("body", "foreign", "model", "path", "prepared", "upstream")
+    __slots__ = ("body", "foreign", "key", "model", "path", "prepared", "upstream")
 
     def __init__(
         self,
@@ -37,8 +38,10 @@ class Target:
         prepared: Outgoing | None = None,
         *,
         foreign: bool = False,
+        key: Secret | None = None,
     ) -> None:
         self.foreign = foreign
+        self.key = key
         self.upstream = upstream
         self.model = model
         self.path = path
@@ -52,7 +55,14 @@ class Target:
         """
         if key is None and self.prepared is not None and held in (None, self.upstream.holds):
             return self.prepared
-        going = outgoing(self.upstream, request, self.path, key, foreign=self.foreign, held=held)
+        mine = self.key
+        if mine is not None:
+            sent = mine if mine.reveal() else None
+            going = outgoing(
+                self.upstream, request, self.path, sent, withheld=True, foreign=self.foreign, held=held
+            )
+        else:
+            going = outgoing(self.upstream, request, self.path, key, foreign=self.foreign, held=held)
         if key is None:
             self.prepared = going
         return going
@@ -63,12 +73,18 @@ def own_target(exchange: Exchange, body: Kept) -> Target:
 
     :param body: as the client sent it.
     """
-    plan, route = exchange.plan, exchange.route
-    assert plan is not None
+    route = exchange.route
     assert route is not None
     upstream = route.upstream
     sent = transformed(upstream, exchange, body)
-    return Target(upstream, exchange.model, route.target, sent, plan.outgoing)
+    key = _credential(exchange, upstream.name)
+    return Target(upstream, exchange.model, route.target, sent, exchange.outgoing, key=key)
+
+
+def _credential(exchange: Exchange, upstream: str) -> Secret | None:
+    """What the project of *exchange* has for *upstream*; ``None`` where access is off."""
+    granted = exchange.grant
+    return None if granted is None else granted.grant.project.credentials.get(upstream)
 
 
 class Fallbacks(Iterator[Target]):
@@ -83,7 +99,7 @@ class Fallbacks(Iterator[Target]):
         self._exchange = exchange
         self._body = body
         self._route = route
-        self._left = deque(route.upstream.fallbacks)
+        self._left = deque(one for one in route.upstream.fallbacks if _may(exchange, one.upstream))
 
     def __bool__(self) -> bool:
         return bool(self._left)
@@ -103,7 +119,13 @@ class Fallbacks(Iterator[Target]):
                 sent = sent if changed is None else KeptBytes(changed)
         model = model or exchange.model
         sent = transformed(other, exchange, sent, model)
-        return Target(other, model, path, sent, foreign=other.origin != route.upstream.origin)
+        foreign = other.origin != route.upstream.origin
+        return Target(other, model, path, sent, foreign=foreign, key=_credential(exchange, other.name))
+
+
+def _may(exchange: Exchange, upstream: str) -> bool:
+    """Whether *exchange* may go to *upstream*: where access is on, its project must be let in there."""
+    return exchange.grant is None or _credential(exchange, upstream) is not None
 
 
 def transformed(upstream: Upstream, exchange: Exchange, body: Kept, model: str | None = None) -> Kept:

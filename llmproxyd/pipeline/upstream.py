@@ -103,6 +103,7 @@ def outgoing(
     target: bytes,
     key: Secret | None = None,
     *,
+    withheld: bool = False,
     foreign: bool = False,
     held: bool | None = None,
 ) -> Outgoing:
@@ -112,12 +113,14 @@ def outgoing(
 
     :param key: the one to use, where the upstream has several.
     :param held: the answer will be looked at; by default as the upstream's policy says.
-    :param foreign: the client meant another one: its credential is not for this.
+    :param withheld: the client's credential is not for it, whether or not there is another one.
+    :param foreign: the client meant another one: neither is its credential for this, nor its cookies.
     """
+    withheld = withheld or foreign
     if key is None and upstream.keys:
         key = upstream.keys[0]
     replaced = {name.lower() for name, _ in upstream.headers}
-    if key is not None or foreign:
+    if key is not None or withheld:
         replaced |= CREDENTIAL_FIELDS
     if foreign:
         replaced.add(b"cookie")
@@ -130,7 +133,7 @@ def outgoing(
     if key is not None:
         place = upstream.provider.credential
         fields.append((place.header, place.prefix + key.reveal().encode()))
-    if key is not None or foreign:
+    if key is not None or withheld:
         target = _without_key(target)
     rewritten = rewrite(upstream.paths, target) if upstream.paths else None
     base = upstream.base

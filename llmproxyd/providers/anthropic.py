@@ -29,6 +29,7 @@ from llmproxyd.providers.base import (
     retry_after_fields,
 )
 from llmproxyd.providers.events import JsonObject, kind_of, member, says
+from llmproxyd.providers.limits import anthropic_fields
 
 
 def shape(spec: ErrorSpec, message: str, context: ErrorContext) -> Mapping[str, object]:
@@ -76,7 +77,7 @@ def headers(spec: ErrorSpec, context: ErrorContext) -> list[tuple[bytes, bytes]]
     return fields + retry_after_fields(context)
 
 
-DIALECT = Dialect(shape=shape, local=local, headers=headers)
+DIALECT = Dialect(shape=shape, local=local, headers=headers, limits=anthropic_fields)
 
 
 def _stream_error(value: Mapping[str, object]) -> bytes:
@@ -114,8 +115,11 @@ USAGE = Usage(
         "input": ("usage", "input_tokens"),
         "output": ("usage", "output_tokens"),
         "cached": ("usage", "cache_read_input_tokens"),
+        "written": ("usage", "cache_creation_input_tokens"),
     },
     roots=((), ("message",)),
+    finish=(("stop_reason",), ("delta", "stop_reason")),
+    apart={"input": ("cached", "written")},
 )
 
 MESSAGES_PATH = r"/messages$"

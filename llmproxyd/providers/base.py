@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 
 from llmproxyd.http.framing import Framing as Framing
 from llmproxyd.model import RawHeaders, Reply
 from llmproxyd.providers.events import any_event, error_event
+from llmproxyd.providers.limits import Meter, openai_fields
 
 JSON = b"application/json"
 SSE = b"text/event-stream"
@@ -94,14 +95,36 @@ class Usage:
 
     :param model: place of the answering model, empty where answers do not tell it.
     :param tokens: places by meaning: ``input``, ``output``, and where told ``total``,
-        ``cached``, ``reasoning``.  In streams the last value seen wins, under any of ``roots``.
+        ``cached`` (input that was read from the provider's cache), ``written`` (input that was put
+        there), ``reasoning``.  In streams the last value seen wins, under any of ``roots``.
     :param roots: keys below which the same places stand in stream events
         (``("response",)`` for OpenAI responses, ``("message",)`` for Anthropic).
+    :param finish: places of why the model stopped; the first of them that holds a word tells.
+        Where an array stands in the way, the first of its objects that has the rest.
+    :param apart: by meaning, which other counts the provider leaves out of it, so that they are
+        added: Anthropic's ``input`` is without what was ``cached``, OpenAI's is not.
+    :param cost: place of what the answer cost by the provider's own account, empty where none tells.
+    :ivar names: the first members of all these places, below any root.
     """
 
     model: Place
     tokens: Mapping[str, Place]
     roots: tuple[Place, ...] = ((),)
+    finish: tuple[Place, ...] = ()
+    apart: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    cost: Place = ()
+    names: frozenset[str] = field(init=False, repr=False, compare=False)
+    telling: re.Pattern[bytes] = field(init=False, repr=False, compare=False)
+    """Found in JSON that may hold counts or a finish reason: one of their members, and it is not null."""
+
+    def __post_init__(self) -> None:
+        counts = [place for place in (*self.tokens.values(), self.cost) if place]
+        sought = {place[0] for place in counts} | {place[-1] for place in self.finish}
+        everything = [place for place in (self.model, *counts, *self.finish) if place]
+        names = frozenset((root + place)[0] for root in self.roots for place in everything)
+        words = "|".join(map(re.escape, sorted(sought)))
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "telling", re.compile(rf'"(?:{words})"\s*:\s*[^n\s]'.encode()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +270,13 @@ class Dialect:
         the code must come out at one stable place.
     :param headers: the fields of an injected error beside Content-Type: request id, rate-limit
         family, ``retry-after``.
+    :param limits: how rate limits of ours are told, from meters and seconds since the epoch.
     """
 
     shape: Callable[[ErrorSpec, str, ErrorContext], Mapping[str, object]]
     local: Callable[[int, str, str], ErrorSpec]
     headers: Callable[[ErrorSpec, ErrorContext], list[tuple[bytes, bytes]]]
+    limits: Callable[[Sequence[Meter], float], list[tuple[bytes, bytes]]] = openai_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +388,11 @@ def adapted(
         return replace(form, error=lambda value: error(convert(value)))
 
     return tuple(replace(endpoint, forms=tuple(map(form_for, endpoint.forms))) for endpoint in endpoints)
+
+
+def counted(endpoints: Iterable[Endpoint], convert: Callable[[Usage], Usage]) -> tuple[Endpoint, ...]:
+    """*endpoints* of another provider for one that tells more of usage than that one."""
+    return tuple(one if one.usage is None else replace(one, usage=convert(one.usage)) for one in endpoints)
 
 
 def path(pattern: str) -> re.Pattern[bytes]:

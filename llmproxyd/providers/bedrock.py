@@ -31,6 +31,7 @@ from llmproxyd.providers.base import (
     retry_after_fields,
 )
 from llmproxyd.providers.events import JsonObject, member, says
+from llmproxyd.providers.limits import no_fields
 
 
 def shape(spec: ErrorSpec, message: str, context: ErrorContext) -> Mapping[str, object]:
@@ -67,7 +68,7 @@ def headers(spec: ErrorSpec, context: ErrorContext) -> list[tuple[bytes, bytes]]
     return fields + retry_after_fields(context)
 
 
-DIALECT = Dialect(shape=shape, local=local, headers=headers)
+DIALECT = Dialect(shape=shape, local=local, headers=headers, limits=no_fields)
 
 _CONVERSE = (
     "messageStart",
@@ -151,7 +152,10 @@ USAGE = Usage(
         "output": ("usage", "outputTokens"),
         "total": ("usage", "totalTokens"),
         "cached": ("usage", "cacheReadInputTokens"),
+        "written": ("usage", "cacheWriteInputTokens"),
     },
+    finish=(("stopReason",),),
+    apart={"input": ("cached", "written")},
 )
 
 _MODEL = r"/model/(?P<model>[^/]+)"

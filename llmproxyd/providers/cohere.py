@@ -96,6 +96,7 @@ USAGE = Usage(
         "output": ("usage", "tokens", "output_tokens"),
     },
     roots=((), ("delta",)),
+    finish=(("finish_reason",),),
 )
 USAGE_V1 = Usage(
     model=(),
@@ -104,6 +105,7 @@ USAGE_V1 = Usage(
         "output": ("meta", "tokens", "output_tokens"),
     },
     roots=((), ("response",)),
+    finish=(("finish_reason",),),
 )
 BILLED = Usage(model=(), tokens={"input": ("meta", "billed_units", "input_tokens")})
 

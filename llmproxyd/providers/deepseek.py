@@ -9,15 +9,30 @@ from __future__ import annotations
 from dataclasses import replace
 
 from llmproxyd.providers.anthropic import MESSAGES
-from llmproxyd.providers.base import Endpoint, EndpointKind, ErrorKind, ErrorSpec, Provider, path
+from llmproxyd.providers.base import (
+    Endpoint,
+    EndpointKind,
+    ErrorKind,
+    ErrorSpec,
+    Provider,
+    Usage,
+    counted,
+    path,
+)
 from llmproxyd.providers.openai import DIALECT, ENDPOINTS, ERRORS
+
+
+def _usage(usage: Usage) -> Usage:
+    """What came from the cache has a name of its own; it is part of the prompt's tokens."""
+    return replace(usage, tokens={**usage.tokens, "cached": ("usage", "prompt_cache_hit_tokens")})
+
 
 PROVIDER = Provider(
     name="deepseek",
     title="DeepSeek",
     base_url="https://api.deepseek.com",
     endpoints=(
-        *ENDPOINTS,
+        *counted(ENDPOINTS, _usage),
         replace(MESSAGES, pattern=path(r"/anthropic/v1/messages$"), speaks="anthropic"),
         Endpoint("balance", path(r"/user/balance$"), EndpointKind.METADATA, frozenset({b"GET", b"HEAD"})),
     ),

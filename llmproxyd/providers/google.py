@@ -33,6 +33,7 @@ from llmproxyd.providers.base import (
     retry_after_fields,
 )
 from llmproxyd.providers.events import JsonObject, error_event, kind_of, member, objects, says
+from llmproxyd.providers.limits import no_fields
 
 _RPC = "type.googleapis.com/google.rpc."
 _LIMITS = "https://ai.google.dev/gemini-api/docs/rate-limits"
@@ -122,7 +123,7 @@ def headers(spec: ErrorSpec, context: ErrorContext) -> list[tuple[bytes, bytes]]
     return retry_after_fields(context)
 
 
-DIALECT = Dialect(shape=shape, local=local, headers=headers)
+DIALECT = Dialect(shape=shape, local=local, headers=headers, limits=no_fields)
 
 
 def _sse(value: object) -> bytes:
@@ -189,7 +190,11 @@ USAGE = Usage(
         "total": ("usageMetadata", "totalTokenCount"),
         "cached": ("usageMetadata", "cachedContentTokenCount"),
         "reasoning": ("usageMetadata", "thoughtsTokenCount"),
+        "tools": ("usageMetadata", "toolUsePromptTokenCount"),
     },
+    finish=(("candidates", "finishReason"), ("promptFeedback", "blockReason")),
+    # The total is the sum of all but what was cached.
+    apart={"input": ("tools",), "output": ("reasoning",)},
 )
 INTERACTION_USAGE = Usage(
     model=("model",),
@@ -199,8 +204,11 @@ INTERACTION_USAGE = Usage(
         "total": ("usage", "total_tokens"),
         "cached": ("usage", "total_cached_tokens"),
         "reasoning": ("usage", "total_thought_tokens"),
+        "tools": ("usage", "total_tool_use_tokens"),
     },
     roots=((), ("interaction",)),
+    finish=(("status",),),
+    apart={"input": ("tools",), "output": ("reasoning",)},
 )
 
 

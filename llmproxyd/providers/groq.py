@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from llmproxyd.providers import openai
-from llmproxyd.providers.base import ErrorContext, ErrorKind, ErrorSpec, Provider, Signal
+from llmproxyd.providers.base import ErrorContext, ErrorKind, ErrorSpec, Provider, Signal, Usage, counted
 
 
 def headers(spec: ErrorSpec, context: ErrorContext) -> list[tuple[bytes, bytes]]:
@@ -25,6 +25,13 @@ def headers(spec: ErrorSpec, context: ErrorContext) -> list[tuple[bytes, bytes]]
         ]
     return fields
 
+
+def _usage(usage: Usage) -> Usage:
+    """In streams the usage stands below a member of Groq's own, asked for or not."""
+    return replace(usage, roots=(*usage.roots, ("x_groq",)))
+
+
+ENDPOINTS = counted(openai.ENDPOINTS, _usage)
 
 ERRORS: dict[ErrorKind, ErrorSpec] = {
     **openai.ERRORS,
@@ -82,7 +89,7 @@ PROVIDER = Provider(
     name="groq",
     title="Groq",
     base_url="https://api.groq.com",
-    endpoints=openai.ENDPOINTS,
+    endpoints=ENDPOINTS,
     errors=ERRORS,
     dialect=replace(openai.DIALECT, headers=headers),
     signals=(

@@ -29,6 +29,7 @@ from llmproxyd.providers.base import (
     retry_after_fields,
 )
 from llmproxyd.providers.events import JsonObject
+from llmproxyd.providers.limits import no_fields
 
 
 def shape(spec: ErrorSpec, message: str, context: ErrorContext) -> Mapping[str, object]:
@@ -57,7 +58,7 @@ def headers(spec: ErrorSpec, context: ErrorContext) -> list[tuple[bytes, bytes]]
     return retry_after_fields(context)
 
 
-DIALECT = Dialect(shape=shape, local=local, headers=headers)
+DIALECT = Dialect(shape=shape, local=local, headers=headers, limits=no_fields)
 
 
 def _content(_name: str, value: JsonObject) -> bool:
@@ -66,7 +67,9 @@ def _content(_name: str, value: JsonObject) -> bool:
 
 NATIVE_STREAM = StreamForm("completion", Framing.SSE, SSE, data_event, final=("stop_type",), content=_content)
 NATIVE_USAGE = Usage(
-    model=("model",), tokens={"input": ("tokens_evaluated",), "output": ("tokens_predicted",)}
+    model=("model",),
+    tokens={"input": ("tokens_evaluated",), "output": ("tokens_predicted",)},
+    finish=(("stop_type",),),
 )
 
 ENDPOINTS = (

@@ -32,6 +32,7 @@ from llmproxyd.providers.base import (
     retry_after_fields,
 )
 from llmproxyd.providers.events import JsonObject, says
+from llmproxyd.providers.limits import no_fields
 
 _COMPATIBLE = frozenset(endpoint.operation for endpoint in openai.ENDPOINTS)
 
@@ -58,7 +59,7 @@ def headers(spec: ErrorSpec, context: ErrorContext) -> list[tuple[bytes, bytes]]
     return retry_after_fields(context)
 
 
-DIALECT = Dialect(shape=shape, local=local, headers=headers)
+DIALECT = Dialect(shape=shape, local=local, headers=headers, limits=no_fields)
 
 
 def _line(value: Mapping[str, object]) -> bytes:
@@ -81,7 +82,11 @@ STREAM = StreamForm(
 )
 # Pulling a model tells its progress in the same lines and ends with a status.
 PROGRESS = StreamForm("progress", Framing.NDJSON, b"application/x-ndjson", _line)
-USAGE = Usage(model=("model",), tokens={"input": ("prompt_eval_count",), "output": ("eval_count",)})
+USAGE = Usage(
+    model=("model",),
+    tokens={"input": ("prompt_eval_count",), "output": ("eval_count",)},
+    finish=(("done_reason",),),
+)
 
 _READ = frozenset({b"GET", b"HEAD"})
 

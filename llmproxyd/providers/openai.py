@@ -150,8 +150,10 @@ CHAT_USAGE = Usage(
         "output": ("usage", "completion_tokens"),
         "total": ("usage", "total_tokens"),
         "cached": ("usage", "prompt_tokens_details", "cached_tokens"),
+        "written": ("usage", "prompt_tokens_details", "cache_write_tokens"),
         "reasoning": ("usage", "completion_tokens_details", "reasoning_tokens"),
     },
+    finish=(("choices", "finish_reason"),),
 )
 RESPONSES_USAGE = Usage(
     model=("model",),
@@ -160,9 +162,11 @@ RESPONSES_USAGE = Usage(
         "output": ("usage", "output_tokens"),
         "total": ("usage", "total_tokens"),
         "cached": ("usage", "input_tokens_details", "cached_tokens"),
+        "written": ("usage", "input_tokens_details", "cache_write_tokens"),
         "reasoning": ("usage", "output_tokens_details", "reasoning_tokens"),
     },
     roots=((), ("response",)),
+    finish=(("incomplete_details", "reason"), ("status",)),
 )
 
 

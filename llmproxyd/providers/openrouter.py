@@ -19,7 +19,9 @@ from llmproxyd.providers.base import (
     Facts,
     Provider,
     Signal,
+    Usage,
     adapted,
+    counted,
     path,
     retry_after_fields,
 )
@@ -74,10 +76,15 @@ def _chunk(value: Mapping[str, object]) -> Mapping[str, object]:
     }
 
 
+def _usage(usage: Usage) -> Usage:
+    """OpenRouter tells the cost, too, in credits (US dollars)."""
+    return replace(usage, cost=("usage", "cost"))
+
+
 # An event of the responses API holds the bare error; a chunk's ``error`` is that same object.
 ENDPOINTS = (
     replace(MESSAGES, pattern=path(r"/v1/messages$"), speaks="anthropic"),
-    *adapted(OPENAI_ENDPOINTS, _chunk),
+    *counted(adapted(OPENAI_ENDPOINTS, _chunk), _usage),
     Endpoint("auth", path(r"/auth/keys(/|$)"), EndpointKind.AUTH, frozenset({b"GET", b"POST"})),
     Endpoint(
         "account",

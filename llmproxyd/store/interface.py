@@ -17,7 +17,7 @@ class StoreUnavailable(Exception):
 
 
 class Conflict(Exception):
-    """What was to be made is there already (a project's name, an id)."""
+    """What was to be made is there already (a project's name, an id), or its project is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,9 @@ class Changes:
 class Store(Protocol):
     """Projects and tokens at rest.  Every call is bounded in time.
 
-    All fail with :exc:`StoreUnavailable` when the database does not answer.
+    All fail with :exc:`StoreUnavailable` when the database does not answer.  Those that write fail
+    with :exc:`ValueError` where a value cannot be kept: an id or a name with a NUL or of more than
+    1,000 bytes in UTF-8, a number beyond 64 bits, a time that is none.
     """
 
     def open(self) -> Deferred[None]:
@@ -93,14 +95,19 @@ class Store(Protocol):
         ...
 
     def update_project(self, project: Project) -> Deferred[bool]:
-        """Replace all that may change; ``False`` where there is none of this id."""
+        """Replace all that may change; ``False`` where there is none of this id.
+
+        All but ``id`` and ``created`` may.  Fails with :exc:`Conflict` where the name is taken.
+        """
         ...
 
     def delete_project(self, id: str) -> Deferred[bool]:
         """With its tokens and credentials; what was used under it stays in ``usage``."""
         ...
 
-    def create_token(self, token: Token) -> Deferred[None]: ...
+    def create_token(self, token: Token) -> Deferred[None]:
+        """Fails with :exc:`Conflict` where the id or the digest is taken, or the project is not there."""
+        ...
 
     def token(self, id: str) -> Deferred[Token | None]: ...
 
@@ -111,26 +118,44 @@ class Store(Protocol):
         ...
 
     def update_token(self, token: Token) -> Deferred[bool]:
-        """Replace all that may change, counts not among it."""
+        """Replace all that may change; ``False`` where there is none of this id.
+
+        All but ``id``, ``project``, ``created``, ``last_used`` and the counts may: the digest too,
+        with which a token is replaced by another one.
+        """
         ...
 
     def delete_token(self, id: str) -> Deferred[bool]: ...
 
-    def count(self, batch: Sequence[Used]) -> Deferred[None]:
-        """Add *batch* in one transaction."""
+    def count(self, batch: Sequence[Used]) -> Deferred[dict[str, int]]:
+        """Add *batch* in one transaction.
+
+        :returns: by the id of each token in it that still is: requests, those of other hosts too.
+        """
         ...
 
-    def changes(self, since: int) -> Deferred[Changes]: ...
+    def changes(self, since: int) -> Deferred[Changes]:
+        """What was changed after the change of the number *since*; 0 for all that is known.
+
+        A project's deletion stands for that of its tokens.  Counting changes nothing.
+        """
+        ...
 
     def usage(self, by: Literal["project", "token", "model"], since: str) -> Deferred[list[UsageRow]]:
-        """What was used from the day *since* on, the most first.
+        """What was used from the day *since* on, the most first: by cost, model tokens, requests.
+
+        The model of requests whose model nobody noted is the empty text.
 
         :param since: UTC, ``2025-08-30``.
         """
         ...
 
     def rotate_key(self, new: Secret) -> Deferred[int]:
-        """Encrypt all credentials under *new*; how many there were."""
+        """Encrypt all credentials under *new*, in one transaction; how many there were.
+
+        Other processes that have the old one open can neither read nor write credentials from then on.
+        Fails with :exc:`ValueError` where *new* is no key.
+        """
         ...
 
 
@@ -144,6 +169,10 @@ class Door(Protocol):
             ``project_inactive``; 429 ``rate_limit_exceeded``; 503 ``store_unavailable`` with
             ``Retry-After``.  A Deferred fails with the same.
         """
+        ...
+
+    def returned(self, grant: Grant) -> None:
+        """The request that was admitted last was refused after all: it does not count."""
         ...
 
     def used(self, grant: Grant, model: str, input: int, output: int, cost: float) -> None:

@@ -27,8 +27,11 @@ ENVIRON = {
     "FIRST_KEY": "a",
     "SECOND_KEY": "b",
     "PROXY_PASSWORD": "p",
+    "COLLECTOR_TOKEN": "t",
     "HOME": "/h",
 }
+WITH_REDIS = {**ENVIRON, "LLMPROXYD_CACHE__REDIS_URL": "redis://localhost"}
+"""For the examples, one of which sends events there."""
 
 
 def tree(text: str) -> Node:
@@ -66,11 +69,13 @@ def test_every_key_of_the_schema_stands_in_the_example_and_no_other():
 def test_the_example_loads_to_the_defaults_without_a_warning():
     config = load(file=EXAMPLE, environ=ENVIRON, providers=PROVIDERS)
     plain = load(environ=ENVIRON, providers=PROVIDERS)
-    # Logs stand beside the file, or in the state folder.
+    # Logs and database stand beside the file, or in the state folder.
     assert config.logging.folder == EXAMPLE.parent / "logs"
+    assert config.access.store.reveal() == f"sqlite:{EXAMPLE.parent}/llmproxyd.db"
     logging = replace(config.logging, folder=plain.logging.folder)
     errors = replace(config.error_logging, folder=plain.error_logging.folder)
-    assert replace(config, logging=logging, error_logging=errors) == plain
+    access = replace(config.access, store=plain.access.store)
+    assert replace(config, logging=logging, error_logging=errors, access=access) == plain
     assert config.warnings == ()
 
 
@@ -84,11 +89,14 @@ def test_every_value_in_force_is_written_out():
 def test_the_examples_in_it_load_without_problems(tmp_path):
     file = tmp_path / "x.yaml"
     file.write_text(UNCOMMENTED)
-    config = load(file=file, environ=ENVIRON, providers=PROVIDERS)
+    file.chmod(0o600)
+    config = load(file=file, environ=WITH_REDIS, providers=PROVIDERS)
     assert config.warnings == ()
     assert [route.upstream for route in config.routes] == ["my-vllm", "anthropic", "my-vllm"]
     assert len(config.faults.rules) == 1
     assert config.upstreams["my-vllm"].base_url == "http://localhost:8000"
+    assert [one.to for one in config.events.dispatch] == ["file", "webhook", "redis"]
+    assert config.cache.rules[0].upstream == "openai"
 
 
 NESTED = [
@@ -102,7 +110,7 @@ NESTED = [
 def test_what_the_examples_of_tls_and_pool_show_is_the_default(place, tmp_path):
     file = tmp_path / "x.yaml"
     file.write_text(UNCOMMENTED)
-    shown = load(file=file, environ=ENVIRON, providers=PROVIDERS).upstreams["my-vllm"]
+    shown = load(file=file, environ=WITH_REDIS, providers=PROVIDERS).upstreams["my-vllm"]
     plain = load(environ=ENVIRON, providers=PROVIDERS).upstreams["openai"]
     for part in place[2:]:
         shown, plain = getattr(shown, part), getattr(plain, part)
@@ -120,7 +128,7 @@ POLICY = [
 def test_what_the_example_of_a_policy_shows_is_the_default(place, tmp_path):
     file = tmp_path / "x.yaml"
     file.write_text(UNCOMMENTED)
-    shown = load(file=file, environ=ENVIRON, providers=PROVIDERS).resilience["default"]
+    shown = load(file=file, environ=WITH_REDIS, providers=PROVIDERS).resilience["default"]
     plain = Resilience(recategorize=shown.recategorize, hard_stop=shown.hard_stop)
     for part in place:
         shown, plain = getattr(shown, part), getattr(plain, part)

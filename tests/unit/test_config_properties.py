@@ -245,7 +245,16 @@ UPSTREAM = st.fixed_dictionaries(
         "headers": st.dictionaries(st.sampled_from(["a", "x-b", "~"]), st.just("[redacted]")),
         "tls": st.fixed_dictionaries({}, optional={"verify": st.booleans()}),
         "pool": st.fixed_dictionaries({}, optional={"max_idle": st.integers(0, 10**17), "idle": SECONDS}),
-        "allow": st.fixed_dictionaries({"origins": st.lists(st.sampled_from(["http://A", "app://x"]))}),
+        "allow": st.fixed_dictionaries(
+            {"origins": st.lists(st.sampled_from(["http://A", "app://x", "*"]))},
+            optional={
+                "endpoints": st.lists(st.sampled_from(["/v1/a", "/v1/b/", "/v1/*", "/**"]), max_size=2),
+                "methods": st.lists(st.sampled_from(["get", "POST"]), max_size=2),
+                "params": st.dictionaries(st.sampled_from(["model", "012"]), st.just(["null", "~", "g*"])),
+                "required_headers": st.lists(st.sampled_from(["Origin", "X: y"]), max_size=2),
+            },
+        ),
+        "flush_interval": SECONDS,
     },
 )
 POOLED = st.fixed_dictionaries(
@@ -268,6 +277,59 @@ FAULT = st.fixed_dictionaries(
         "stream": st.booleans() | st.none(),
     },
 )
+DISPATCH = st.fixed_dictionaries(
+    {"to": st.just("file")},
+    optional={"keep": st.integers(0, 9), "every": SECONDS, "max_bytes": st.just(2048)},
+)
+RULE = st.fixed_dictionaries(
+    {"path": st.sampled_from(["/v1/*", "/*"])},
+    optional={
+        "upstream": st.just("openai"),
+        "methods": st.lists(st.sampled_from(["get", "POST"]), min_size=1),
+        "default_ttl": SECONDS,
+        "fields": st.just(["Accept"]),
+    },
+)
+GATEWAY = {
+    "access": st.fixed_dictionaries(
+        {"enabled": st.booleans(), "secret_key": st.none() | st.just("[redacted]")},
+        optional={
+            "store": st.sampled_from(["sqlite:a.db", "sqlite:~/ä: b.db", "sqlite:/c.db"]),
+            "enforce_active": st.booleans(),
+        },
+    ),
+    "cache": st.fixed_dictionaries(
+        {
+            "redis_url": st.sampled_from(
+                ["redis://a", "rediss://:[redacted]@[::1]:1/2", "unix:///r.sock?db=1"]
+            )
+        },
+        optional={
+            "enabled": st.booleans(),
+            "backend": st.sampled_from(["memory", "redis"]),
+            "max_bytes": st.integers(1, 2**50),
+            "default_ttl": st.none() | SECONDS,
+            "rules": st.lists(RULE, max_size=2),
+            "share": st.sampled_from(["project", "upstream"]),
+            "key_prefix": st.sampled_from(["a:", "null", "{x}"]),
+        },
+    ),
+    "events": st.fixed_dictionaries(
+        {},
+        optional={
+            "dispatch": st.lists(DISPATCH, max_size=2).map(
+                lambda entries: [{**entry, "path": f"{number}.jsonl"} for number, entry in enumerate(entries)]
+            ),
+            "capture": st.fixed_dictionaries({}, optional={"request": st.integers(0, 65536)}),
+            "prices": st.dictionaries(
+                st.sampled_from(["gpt-*", "null", "012"]),
+                st.fixed_dictionaries({"input": st.floats(0, 1e9)}, optional={"cached": st.none()}),
+            ),
+        },
+    ),
+    "audit": st.sampled_from([{}, {"file": "audit/a.jsonl"}, {"file": None}]),
+    "metrics": st.sampled_from([{}, {"enabled": False}, {"listen": "tcp:9"}, {"genai": True}]),
+}
 VALID = st.fixed_dictionaries(
     {},
     optional={
@@ -304,7 +366,10 @@ VALID = st.fixed_dictionaries(
             {"enabled": st.booleans()}, optional={"folder": st.sampled_from(["logs", "a/b", "/c", "~/d"])}
         ),
         "error_logging": st.fixed_dictionaries({}, optional={"max_files": st.integers(1, 9)}),
-        "admin": st.sampled_from([{}, {"token": None}, {"token": "[redacted]"}]),
+        "admin": st.sampled_from(
+            [{}, {"token": None}, {"token": "[redacted]", "listen": "tcp:8"}, {"listen": "unix:/a"}]
+        ),
+        **GATEWAY,
         "faults": st.fixed_dictionaries(
             {},
             optional={
@@ -318,7 +383,13 @@ VALID = st.fixed_dictionaries(
         "sandbox": st.fixed_dictionaries(
             {}, optional={"tokens_per_second": st.none() | st.floats(1e-9, 1e9), "first_token": SECONDS}
         ),
-        "operator": st.fixed_dictionaries({}, optional={"stdin": st.sampled_from(["auto", True, False])}),
+        "operator": st.fixed_dictionaries(
+            {},
+            optional={
+                "stdin": st.sampled_from(["auto", True, False]),
+                "faults": st.sampled_from([None, True, False]),
+            },
+        ),
     },
 )
 

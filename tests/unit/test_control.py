@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxyd.control import Answer, Control
+from llmproxyd.control.verbs import Answer, Control
 from llmproxyd.faults.choose import Engine
 from llmproxyd.faults.language import OPTIONS
 from llmproxyd.faults.rules import Always, Rule, Share, Subject
-from llmproxyd.model import FaultsChanged
+from llmproxyd.model import Change, FaultsChanged
 from llmproxyd.providers.base import EndpointKind, ErrorKind
 from llmproxyd.resilience.breaker import BreakerPolicy
 from llmproxyd.resilience.breakers import Breakers
@@ -30,6 +30,7 @@ class Desk:
         self.now = 100.0
         self.handled = 0
         self.events: list[object] = []
+        self.recorded: list[Change] = []
         self.stopped = 0
         self.seeds = iter(range(7, 100))
         self.engine = Engine(lambda: self.now, Random(1), rules)
@@ -46,6 +47,7 @@ class Desk:
             seed=seed,
             allowed=allowed,
             symbols=symbols,
+            record=self.recorded.append,
         )
 
     def stop(self) -> None:
@@ -388,3 +390,23 @@ def test_a_breaker_that_is_not_there_changes_nothing(line: str) -> None:
     assert not answer.ok
     assert "Nothing has changed" in answer.text
     assert desk.run("breaker").text == before
+
+
+def test_command_that_changes_anything_is_on_record_and_no_other() -> None:
+    desk = Desk()
+    for line in ("status", "help", "breaker", "nonsense", "r 3", "c upstream=nope", "n"):
+        desk.run(line)
+    told = [(one.who, one.action, one.target, one.outcome) for one in desk.recorded]
+    assert told == [
+        ("console", "fault.set", "r 3", "ok"),
+        ("console", "fault.set", "c upstream=nope", "refused"),
+        ("console", "fault.clear", "n", "ok"),
+    ]
+    assert desk.recorded[0].before == {"faults": "No error (pass through)"}
+    assert desk.recorded[0].after == {"faults": "Rate limit exceeded (next 3 requests)"}
+
+
+def test_command_that_is_on_record_already_is_not_recorded_again() -> None:
+    desk = Desk()
+    desk.control.run("r 3", who=None)
+    assert desk.recorded == []

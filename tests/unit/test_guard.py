@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from llmproxyd.access.allowlist import Allow
 from llmproxyd.errors import Refused
 from llmproxyd.model import Request
 from llmproxyd.pipeline.guard import check_browser, is_local_name
@@ -16,7 +17,7 @@ KEYED = Upstream(
     provider=PROVIDER,
     base_url="https://api.example",
     keys=(Secret("sk-secret"),),
-    origins=frozenset({"http://localhost:3000"}),
+    allow=Allow(origins=("http://localhost:3000",)),
 )
 KEYLESS = Upstream(name="mine", provider=PROVIDER, base_url="https://api.example")
 

@@ -21,7 +21,9 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("llmproxyd.tap",),
     ("llmproxyd.service",),
     ("llmproxyd.systemd",),
+    ("llmproxyd.administration",),
     ("llmproxyd.assembly",),  # what service and the library share: a pipeline and all that it needs
+    ("llmproxyd.gateway",),
     ("llmproxyd.safety", "llmproxyd.ready"),  # helpers of service, as is listen
     ("llmproxyd.listen",),
     # Edges: side by side, none may import another one.

@@ -26,7 +26,7 @@ def wrong(**environ: str) -> list[str]:
 
 
 def test_the_presets_are_these():
-    assert presets() == ["goose", "sillytavern", "team", "venice"]
+    assert presets() == ["gateway", "goose", "sillytavern", "team", "venice"]
 
 
 @pytest.mark.parametrize("name", presets())
@@ -45,7 +45,7 @@ def test_a_preset_that_is_printed_loads_again_to_the_same(name, tmp_path):
     assert not again.imported
 
 
-@pytest.mark.parametrize("name", ["goose", "sillytavern", "team"])
+@pytest.mark.parametrize("name", ["gateway", "goose", "sillytavern", "team"])
 def test_a_preset_listens_on_loopback_alone(name):
     assert all("interface=127.0.0.1" in one or r"interface=\:\:1" in one for one in preset(name).listen)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from twisted.internet.task import Clock
 
+from llmproxyd.http.body import NO_BODY
 from llmproxyd.model import (
     Arrived,
     Body,
@@ -358,7 +359,7 @@ def test_no_query_no_header_and_no_key_is_written(as_json: bool) -> None:
         [(b"Authorization", b"Bearer sk-secret"), (b"Cookie", b"a=secret")],
         peer="203.0.113.9:5",
     )
-    exchange = Exchange(1, "ab-1", request, None, Silent(), None, 0.0, lambda _, event: log.log(event))  # type: ignore[arg-type]
+    exchange = Exchange(1, "ab-1", request, NO_BODY, Silent(), None, 0.0, lambda _, event: log.log(event))  # type: ignore[arg-type]
     plan = exchange.plan = Plan(request, registry()["google"])
     log.log(replace(ARRIVED, path=plan.path))
     exchange.finish(1.0)

@@ -38,6 +38,7 @@ def exchange_for(
     request = Request(b"POST", target, [(b"Host", b"h"), *fields])
     exchange = Exchange(1, "x-1", request, body, cast(Responder, None), policy, 0.0, lambda *_: None)
     exchange.plan = plan_of(request, policy)
+    exchange.outgoing = exchange.plan.outgoing
     exchange.model = model or exchange.plan.model
     return exchange
 

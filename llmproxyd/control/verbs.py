@@ -6,17 +6,16 @@ command that is refused leaves everything as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from llmproxyd.control.wording import HELP, breaker_in_words
 from llmproxyd.faults import words
 from llmproxyd.faults.choose import Engine, Running
 from llmproxyd.faults.language import (
-    KINDS,
-    MODIFIER_HELP,
-    OPTIONS,
     ClearFault,
+    Command,
     Help,
     LanguageError,
     Quit,
@@ -29,12 +28,20 @@ from llmproxyd.faults.language import (
     shown,
 )
 from llmproxyd.faults.rules import Rule, Share
-from llmproxyd.model import Event, FaultsChanged
-from llmproxyd.resilience.breaker import Breaker, Snapshot
+from llmproxyd.model import Change, Event, FaultsChanged
+from llmproxyd.resilience.breaker import Breaker
 from llmproxyd.resilience.breakers import Breakers
-from llmproxyd.units import format_duration
 
 RULE = "=" * 60
+
+ACTIONS: Mapping[type, str] = {
+    SetFault: "fault.set",
+    ClearFault: "fault.clear",
+    TripBreaker: "breaker.trip",
+    ResetBreaker: "breaker.reset",
+    Quit: "daemon.stop",
+}
+"""What each command that changes anything is called in the audit log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,7 @@ class Control:
     :param seed: the configured seed, if any.
     :param allowed: whether faults may be set here (``operator.faults``).
     :param symbols: whether the readers' terminal shows more than ASCII.
+    :param record: takes each change that was commanded, for the audit log; it must not fail.
     """
 
     def __init__(
@@ -75,6 +83,7 @@ class Control:
         seed: int | None = None,
         allowed: bool = True,
         symbols: bool = True,
+        record: Callable[[Change], object] = lambda change: None,
     ) -> None:
         self._engine = engine
         self._emit = emit
@@ -86,32 +95,60 @@ class Control:
         self._draw_seed = draw_seed
         self._allowed = allowed
         self._symbols = symbols
+        self._record = record
         self.seed = seed
         engine.when_mode_ends(self._ended)
         if seed is not None:
             engine.reseed(seed)
 
-    def run(self, line: str) -> Answer:
-        """Do what *line* says."""
+    def run(self, line: str, who: str | None = "console") -> Answer:
+        """Do what *line* says.
+
+        :param who: for the audit log; ``None`` where it is on record already.
+        """
         try:
             command = parse(line)
-            if isinstance(command, SetFault):
-                return self.set_fault(command.rule)
-            if isinstance(command, ClearFault):
-                return self.clear_fault(command.note)
-            if isinstance(command, TripBreaker):
-                return self.trip_breaker(command.name)
-            if isinstance(command, ResetBreaker):
-                return self.reset_breaker(command.name)
         except LanguageError as error:
-            return Answer(f"{error}\nNothing has changed. Type help for the commands.\n", ok=False)
+            return _refusal(error)
+        before = self.mode_in_words()
+        try:
+            answer = self._do(command)
+        except LanguageError as error:
+            answer = _refusal(error)
+        action = ACTIONS.get(type(command))
+        if action is not None and who is not None:
+            self._record(
+                Change(
+                    who=who,
+                    address="-",
+                    action=action,
+                    target=shown(line.strip()),
+                    before={"faults": before},
+                    after={"faults": self.mode_in_words()},
+                    outcome="ok" if answer.ok else "refused",
+                )
+            )
+        return answer
+
+    def _do(self, command: Command) -> Answer:
+        """Do *command*.
+
+        :raises LanguageError: it is refused.
+        """
+        if isinstance(command, SetFault):
+            return self.set_fault(command.rule)
+        if isinstance(command, ClearFault):
+            return self.clear_fault(command.note)
+        if isinstance(command, TripBreaker):
+            return self.trip_breaker(command.name)
+        if isinstance(command, ResetBreaker):
+            return self.reset_breaker(command.name)
         if isinstance(command, ShowBreakers):
             return self.show_breakers()
         if isinstance(command, Status):
             return self.status()
         if isinstance(command, Help):
             return self.help()
-        assert isinstance(command, Quit)
         return self.quit()
 
     def set_fault(self, rule: Rule) -> Answer:
@@ -151,7 +188,7 @@ class Control:
         if not found:
             return Answer("No breaker yet: none is configured, or no request has come to one.\n")
         width = max(len(shown(one.name)) for one in found)
-        return Answer("".join(f"{shown(one.name):<{width}}  {_breaker_in_words(one)}\n" for one in found))
+        return Answer("".join(f"{shown(one.name):<{width}}  {breaker_in_words(one)}\n" for one in found))
 
     def trip_breaker(self, name: str) -> Answer:
         """Open the breaker *name*.
@@ -246,42 +283,5 @@ class Control:
         self._emit(FaultsChanged(self.mode_in_words(), cause, commanded=False))
 
 
-def _breaker_in_words(one: Snapshot) -> str:
-    """``open, next probe in 12 s, opened 3 times``."""
-    parts: list[str] = [one.state]
-    if one.state == "open":
-        parts.append(
-            f"next probe in {format_duration(-int(-one.left // 1))}" if one.left else "a probe may pass"
-        )
-    elif one.state == "half-open":
-        parts.append(f"{one.probes} probe{'' if one.probes == 1 else 's'} under way")
-    elif one.window_calls is not None:
-        parts.append(f"{one.window_failures} of {one.window_calls} failed")
-    elif one.failures:
-        parts.append(f"{one.failures} failure{'' if one.failures == 1 else 's'} in a row")
-    if one.opened:
-        parts.append("opened once" if one.opened == 1 else f"opened {one.opened} times")
-    return ", ".join(parts)
-
-
-HELP = f"""\
-Commands:
-  n              No error (pass through), until another command
-  c              Context length exceeded (1 time)
-  c 4            … 4 times in a row
-  c 0.3, c 30%   … on 30 % of requests
-  c *            … on every request
-  r              Rate limit error, same modifiers as c
-  u              Unknown server error (500, 503 or 529, as the provider does)
-  error KIND     {", ".join(KINDS[:6])},
-                 {", ".join(KINDS[6:])}
-  breaker        Show the circuit breakers; breaker trip NAME, breaker reset NAME
-  status         Show the mode and the request count
-  help           Show this
-  q              Quit
-Modifiers: {MODIFIER_HELP}
-Options, after the modifier: {", ".join(f"{name}=" for name in OPTIONS)}
-  r 3 retry_after=2        the answer says to come back in 2 seconds
-  c after=1                let one request pass, then fail the next
-  u * for=5m model=gpt-4*  every request for such a model, for five minutes
-"""
+def _refusal(error: LanguageError) -> Answer:
+    return Answer(f"{error}\nNothing has changed. Type help for the commands.\n", ok=False)

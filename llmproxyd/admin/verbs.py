@@ -1,0 +1,394 @@
+"""What each verb of ``llmproxyctl`` asks of the daemon, and shows of the answer.
+
+Each takes the command line and a :class:`Desk`, and returns the exit status.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from llmproxyd.admin.client import Client
+from llmproxyd.admin.secrets import SecretSource
+from llmproxyd.admin.tables import members, plain, table
+
+DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
+
+
+class UsageError(Exception):
+    """The command line cannot be meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What verbs work with.
+
+    :param json: print what was answered as it is.
+    """
+
+    client: Client
+    secrets: SecretSource
+    json: bool
+
+    def show(self, value: Any, text: str) -> int:
+        """Print *value*, for people as *text*."""
+        print(json.dumps(value, indent=2, ensure_ascii=False) if self.json else text)
+        return DONE
+
+
+def say(text: str) -> None:
+    """Tell people something beside what is printed."""
+    print(text, file=sys.stderr)
+
+
+# Projects.
+
+
+def project_create(given: Namespace, desk: Desk) -> int:
+    """Make a project."""
+    body = _project_body(given, desk)
+    body["name"] = given.name
+    if given.id is not None:
+        body["id"] = given.id
+    if given.inactive:
+        body["active"] = False
+    made = desk.client.call("POST", "projects", body=body)
+    return desk.show(made, members(made))
+
+
+def project_list(given: Namespace, desk: Desk) -> int:
+    """List projects."""
+    found = desk.client.every("projects", "projects")
+    rows = [
+        (
+            one["name"],
+            one["id"],
+            one["active"],
+            list(one["credentials"]),
+            one["limits"]["rpm"],
+            one["limits"]["tpm"],
+            one["created"],
+        )
+        for one in found
+    ]
+    heads = ("NAME", "ID", "ACTIVE", "CREDENTIALS", "RPM", "TPM", "CREATED")
+    return desk.show(found, table(heads, rows, right=(4, 5)))
+
+
+def project_show(given: Namespace, desk: Desk) -> int:
+    """Show a project."""
+    found = desk.client.call("GET", "projects", given.name)
+    return desk.show(found, members(found))
+
+
+def project_update(given: Namespace, desk: Desk) -> int:
+    """Change a project."""
+    body = _project_body(given, desk)
+    if given.new_name is not None:
+        body["name"] = given.new_name
+    for upstream in given.remove_credential:
+        body.setdefault("credentials", {})[upstream] = None
+    return _project_changed(given, desk, body)
+
+
+def project_activate(given: Namespace, desk: Desk) -> int:
+    """Let its tokens be used again."""
+    return _project_changed(given, desk, {"active": True})
+
+
+def project_deactivate(given: Namespace, desk: Desk) -> int:
+    """Refuse all its tokens."""
+    return _project_changed(given, desk, {"active": False})
+
+
+def project_delete(given: Namespace, desk: Desk) -> int:
+    """Delete a project."""
+    if sys.stdin.isatty() and not given.yes:
+        say(f"Project {plain(given.name)}, its tokens and its credentials will be gone.")
+        print("Delete it? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            say("Nothing has changed.")
+            return REFUSED
+    gone = desk.client.call("DELETE", "projects", given.name)
+    return desk.show(gone, f"Deleted {plain(gone['deleted'])}, and {_many(gone['tokens'], 'token')} with it.")
+
+
+def project_rotate(given: Namespace, desk: Desk) -> int:
+    """Replace credentials."""
+    body = {"credentials": _credentials(given, desk)}
+    changed = desk.client.call("POST", "projects", given.name, "rotate", body=body)
+    return desk.show(changed, members(changed))
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _project_changed(given: Namespace, desk: Desk, body: dict[str, Any]) -> int:
+    if not body:
+        raise UsageError("nothing to change; --help lists what can be")
+    changed = desk.client.call("PATCH", "projects", given.name, body=body)
+    return desk.show(changed, members(changed))
+
+
+def _project_body(given: Namespace, desk: Desk) -> dict[str, Any]:
+    body: dict[str, Any] = {}
+    if credentials := _credentials(given, desk):
+        body["credentials"] = credentials
+    if limits := _limits(given):
+        body["limits"] = limits
+    if allow := _allow(given):
+        body["allow"] = allow
+    return body
+
+
+def _credentials(given: Namespace, desk: Desk) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in given.credential:
+        upstream, equals, rest = text.partition("=")
+        if upstream in found:
+            raise UsageError(f"--credential {upstream} stands there twice")
+        what = f"key for {upstream}"
+        found[upstream] = desk.secrets.read(rest if equals else None, what, f"--credential {upstream}=")
+    return found
+
+
+def _limits(given: Namespace) -> dict[str, Any]:
+    limits = {"rpm": given.rpm, "tpm": given.tpm}
+    return {name: _or_null(value) for name, value in limits.items() if value is not None}
+
+
+def _or_null(value: object) -> object:
+    return None if value in ("none", "never") else value
+
+
+def _allow(given: Namespace) -> dict[str, Any]:
+    lists = {
+        "endpoints": given.allow_endpoint,
+        "methods": given.allow_method,
+        "origins": given.allow_origin,
+        "required_headers": given.require_header,
+    }
+    allow: dict[str, Any] = {
+        name: [] if values == ["none"] else values for name, values in lists.items() if values is not None
+    }
+    if given.allow_param is not None:
+        allow["params"] = {} if given.allow_param == ["none"] else _params(given.allow_param)
+    return allow
+
+
+def _params(texts: list[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not equals:
+            raise UsageError(f"--allow-param {text!r}: accepted: NAME=VALUE[,VALUE…]")
+        found.setdefault(name, []).extend(values.split(","))
+    return found
+
+
+# Tokens.
+
+
+def token_create(given: Namespace, desk: Desk) -> int:
+    """Make a token."""
+    made = desk.client.call("POST", "tokens", body={"project": given.project, **_token_body(given)})
+    return _told_once(made, desk)
+
+
+def token_list(given: Namespace, desk: Desk) -> int:
+    """List tokens."""
+    found = desk.client.every("tokens", "tokens", query={"project": given.project})
+    rows = [
+        (
+            one["id"],
+            one["name"],
+            one["project"],
+            one["shown"],
+            one["state"],
+            one["requests"],
+            one["max_requests"],
+            one["expires"],
+            one["last_used"],
+        )
+        for one in found
+    ]
+    heads = ("ID", "NAME", "PROJECT", "TOKEN", "STATE", "REQUESTS", "OF", "EXPIRES", "LAST USED")
+    return desk.show(found, table(heads, rows, right=(5, 6)))
+
+
+def token_show(given: Namespace, desk: Desk) -> int:
+    """Show a token."""
+    return _token_answer(given, desk, "GET")
+
+
+def token_update(given: Namespace, desk: Desk) -> int:
+    """Change a token."""
+    body = _token_body(given)
+    if not body:
+        raise UsageError("nothing to change; --help lists what can be")
+    return _token_answer(given, desk, "PATCH", body=body)
+
+
+def token_activate(given: Namespace, desk: Desk) -> int:
+    """Let a token be used again."""
+    return _token_answer(given, desk, "PATCH", body={"active": True})
+
+
+def token_deactivate(given: Namespace, desk: Desk) -> int:
+    """Refuse a token."""
+    return _token_answer(given, desk, "PATCH", body={"active": False})
+
+
+def token_revoke(given: Namespace, desk: Desk) -> int:
+    """Refuse a token for good."""
+    return _token_answer(given, desk, "POST", "revoke")
+
+
+def token_delete(given: Namespace, desk: Desk) -> int:
+    """Delete a token."""
+    gone = desk.client.call("DELETE", "tokens", _reference(given.name))
+    return desk.show(gone, f"Deleted {plain(gone['deleted'])}.")
+
+
+def token_rotate(given: Namespace, desk: Desk) -> int:
+    """Give a token a new secret."""
+    body = {} if given.grace is None else {"grace": given.grace}
+    return _told_once(desk.client.call("POST", "tokens", _reference(given.name), "rotate", body=body), desk)
+
+
+def _token_answer(
+    given: Namespace, desk: Desk, method: str, *more: str, body: dict[str, Any] | None = None
+) -> int:
+    found = desk.client.call(method, "tokens", _reference(given.name), *more, body=body)
+    return desk.show(found, members(found))
+
+
+def _reference(name: str) -> str:
+    """*name* for a URL: a token itself goes there as its digest, as URLs are shown and logged."""
+    return f"sha256:{sha256(name.encode()).hexdigest()}" if name.startswith("sk-") else name
+
+
+def _told_once(made: dict[str, Any], desk: Desk) -> int:
+    # The token alone is printed, so that a script can take it: TOKEN=$(llmproxyctl token create …).
+    if not desk.json:
+        until = f", until {made['expires']}" if made["expires"] else ""
+        say(f"Token {plain(made['id'])} of project {plain(made['project'])}{until}. It is shown this once:")
+    return desk.show(made, made["token"])
+
+
+def _token_body(given: Namespace) -> dict[str, Any]:
+    body: dict[str, Any] = {}
+    if given.new_name is not None:
+        body["name"] = given.new_name
+    if given.expires is not None:
+        body["expires"] = _or_null(given.expires)
+    if given.max_requests is not None:
+        body["max_requests"] = _or_null(given.max_requests)
+    if limits := _limits(given):
+        body["limits"] = limits
+    if given.scope is not None:
+        body["scopes"] = [scope for scope in given.scope if scope != "none"]
+    return body
+
+
+# Everything else.
+
+
+def status(given: Namespace, desk: Desk) -> int:
+    """Show how everything stands."""
+    found = desk.client.call("GET", "status")
+    return desk.show(found, members(found))
+
+
+def usage(given: Namespace, desk: Desk) -> int:
+    """Show what was used."""
+    query = {"by": given.by, "since": given.since, "limit": given.limit}
+    found = desk.client.call("GET", "usage", query=query)
+    rows = [
+        (one["label"] or one["name"], one["name"], one["requests"], one["input"], one["output"], one["cost"])
+        for one in found["usage"]
+    ]
+    heads = (given.by.upper(), "ID", "REQUESTS", "INPUT", "OUTPUT", "COST")
+    text = f"Since {found['since']} (UTC)\n" + table(heads, rows, right=(2, 3, 4, 5))
+    more = f"\n… and {found['left_out']} more" if found["left_out"] else ""
+    return desk.show(found, text + more)
+
+
+def cache_stats(given: Namespace, desk: Desk) -> int:
+    """Show what the cache holds."""
+    found = desk.client.call("GET", "cache")
+    return desk.show(found, members(found))
+
+
+def cache_purge(given: Namespace, desk: Desk) -> int:
+    """Forget what the cache holds."""
+    wanted = {
+        "url": given.purge_url,
+        "prefix": given.prefix,
+        "project": given.project,
+        "all": given.all or None,
+    }
+    body = {name: value for name, value in wanted.items() if value is not None}
+    gone = desk.client.call("POST", "cache", "purge", body=body)
+    return desk.show(gone, f"Entries purged: {gone['purged']}")
+
+
+def fault(given: Namespace, desk: Desk) -> int:
+    """Command faults."""
+    line = " ".join(given.line) or "status"
+    answer = desk.client.call("POST", "faults", body={"command": line})
+    return desk.show(answer, answer["text"].rstrip("\n"))
+
+
+def breaker(given: Namespace, desk: Desk) -> int:
+    """Show the circuit breakers, or switch one."""
+    if given.action is None:
+        found = desk.client.call("GET", "breakers")
+    elif given.name is None:
+        raise UsageError(f"breaker {given.action}: which one? breaker lists them")
+    else:
+        body = {"name": given.name, "action": given.action}
+        found = desk.client.call("POST", "breakers", body=body)
+    rows = [
+        (one["name"], one["state"], one["failures"], one["left"], one["opened"]) for one in found["breakers"]
+    ]
+    heads = ("NAME", "STATE", "FAILURES", "SECONDS LEFT", "OPENED")
+    text = table(heads, rows, right=(2, 3, 4)) if rows else "No breaker has been needed so far."
+    return desk.show(found, text)
+
+
+def test(given: Namespace, desk: Desk) -> int:
+    """Test an upstream; the exit status says how it went."""
+    found = desk.client.call("POST", "upstreams", given.upstream, "test")
+    sent, received = found.get("sent") or {}, found.get("received")
+    lines = [f"{plain(found['upstream'])}: {plain(found['verdict'])}"]
+    lines.append(f"sent      {plain(sent.get('method'))} {plain(sent.get('url'))}")
+    lines += [f"          {plain(name)}: {plain(value)}" for name, value in sent.get("headers", [])]
+    if received:
+        lines.append(f"received  {plain(received.get('status'))}")
+        lines += [f"          {plain(name)}: {plain(value)}" for name, value in received.get("headers", [])]
+        lines += [f"          {plain(line)}" for line in str(received.get("body", "")).splitlines()[:20]]
+    desk.show(found, "\n".join(lines))
+    return DONE if found["ok"] else REFUSED
+
+
+def key_rotate(given: Namespace, desk: Desk) -> int:
+    """Encrypt all credentials under another key."""
+    new = desk.secrets.read(given.to, "new access.secret_key", "--to ")
+    done = desk.client.call("POST", "key", "rotate", body={"secret_key": new})
+    count = _many(done["credentials"], "credential")
+    text = f"The new key holds, for {count}. Where access.secret_key is set, set it to the new one."
+    return desk.show(done, text)
+
+
+def config_show(given: Namespace, desk: Desk) -> int:
+    """Show the configuration in force."""
+    import yaml
+
+    found = desk.client.call("GET", "config")
+    return desk.show(found, yaml.safe_dump(found, sort_keys=False, allow_unicode=True).rstrip("\n"))

@@ -1,0 +1,105 @@
+"""What administrators can do, wired to what it is done with, and the listener that they reach it on."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from llmproxyd.admin import socket
+from llmproxyd.admin.operations import Operations
+from llmproxyd.admin.site import make_admin
+from llmproxyd.assembly import Assembly
+from llmproxyd.config.dump import dumped
+from llmproxyd.control.caches import Caches
+from llmproxyd.control.probes import Probes
+from llmproxyd.control.projects import Projects
+from llmproxyd.control.status import Status
+from llmproxyd.control.switches import Switches
+from llmproxyd.control.verbs import Control
+from llmproxyd.listen import Listening, StartError, listen
+from llmproxyd.observe.recording import secrets_in
+from llmproxyd.pipeline.probe import Prober
+from llmproxyd.redaction import Redactor
+from llmproxyd.store.doorkeeper import Doorkeeper
+
+
+def wanted(works: Assembly) -> bool:
+    """Whether there is an admin listener: access is on, or the operator asks for one."""
+    return works.config.access.enabled or works.config.admin.listen is not None
+
+
+def listen_for_admins(
+    works: Assembly, control: Control, state: Callable[[], Mapping[str, object]]
+) -> Listening:
+    """Open the admin listener.
+
+    :param state: the members of the status that stand at its top.
+    :raises StartError: it cannot be opened, in one line.
+    """
+    config = works.config
+    door = works.gateway.door
+    site = make_admin(
+        operations_of(works, control, state),
+        reactor=works.reactor,
+        token=config.admin.token,
+        admit=None if door is None else door.admit,
+        denied=works.sink.emit,
+    )
+    endpoint = config.admin.listen
+    if endpoint is None:
+        path = socket.default_socket(os.environ, config.state_folder)
+        try:
+            socket.prepare(path)
+        except socket.SocketError as error:
+            raise StartError(f"admin.listen: {error}") from error
+        endpoint = socket.endpoint(path)
+    return listen(works.reactor, [endpoint], site)
+
+
+def operations_of(works: Assembly, control: Control, state: Callable[[], Mapping[str, object]]) -> Operations:
+    """All that the admin API can do with *works*."""
+    config, gateway = works.config, works.gateway
+    audit = gateway.audit.record
+    upstreams = works.upstreams
+    projects = None
+    if gateway.store is not None:
+        projects = Projects(
+            gateway.store,
+            door_changed=gateway.door.changed if isinstance(gateway.door, Doorkeeper) else _nobody,
+            audit=audit,
+            wall=time.time,
+            random_bytes=os.urandom,
+            upstreams=upstreams,
+        )
+    caches = None
+    shelf = works.pipeline.shelf
+    if gateway.cache is not None and shelf is not None:
+        caches = Caches(
+            gateway.cache,
+            stats=shelf.stats,
+            audit=audit,
+            upstreams={name: one.base_url for name, one in upstreams.items()},
+            project=None if projects is None else projects.id_of,
+        )
+    prober = Prober(
+        upstreams, works.sender, works.reactor, Redactor(secrets_in(config)), works.reactor.seconds
+    )
+    return Operations(
+        status=Status(state, {"gateway": gateway.state, "upstreams": works.live.report}),
+        switches=Switches(
+            control,
+            engine=works.engine,
+            breakers=works.live.breakers,
+            monotonic=works.reactor.seconds,
+            audit=audit,
+        ),
+        config=lambda: dumped(config),
+        projects=projects,
+        caches=caches,
+        probes=Probes(prober.probe, upstreams),
+    )
+
+
+def _nobody(projects: Sequence[str], tokens: Sequence[str]) -> None:
+    """Nothing is remembered of them."""

@@ -1,0 +1,170 @@
+"""A pipeline and all that it needs, from a configuration.  It listens nowhere and talks to nobody.
+
+The daemon and the library stand on it.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+
+from llmproxyd.config.schema import Config
+from llmproxyd.config.schema import Upstream as Settings
+from llmproxyd.faults.choose import Engine
+from llmproxyd.gateway import NO_PARTS, Gateway, Parts
+from llmproxyd.inspection.prices import Prices
+from llmproxyd.listen import StartError
+from llmproxyd.observe.lag import Lag
+from llmproxyd.observe.metrics import Metrics, Sources
+from llmproxyd.observe.recording import Recording
+from llmproxyd.observe.sink import Sink
+from llmproxyd.observe.targets import Targets
+from llmproxyd.pipeline.build import policy_of, router_of, upstreams_of
+from llmproxyd.pipeline.live import Live
+from llmproxyd.pipeline.policy import Upstream
+from llmproxyd.pipeline.run import Pipeline
+from llmproxyd.pipeline.upstream import PassThroughClient, Sender, client_for
+from llmproxyd.providers.base import Provider
+from llmproxyd.wire import tls
+from llmproxyd.wire.agent import ProxyAgent
+from llmproxyd.wire.wheel import Wheel
+
+GOODBYE = 2.0
+"""Seconds for idle upstream connections to close when stopping."""
+
+
+class Assembly:
+    """The moving parts, then the pipeline on top of them.
+
+    :raises StartError: in one line, why it cannot be built.
+    :ivar connections: how many clients have open, as far as anybody knows.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        *,
+        providers: Mapping[str, Provider],
+        parts: Parts = NO_PARTS,
+    ) -> None:
+        self.config = config
+        self.reactor = reactor
+        self.providers = providers
+        self.wheel = Wheel(reactor)
+        self.sink = Sink()
+        self.targets = Targets()
+        self.live = Live(reactor.seconds, self.sink.emit)
+        self.recording = Recording(config, reactor, time.time, reactor.callFromThread)
+        self.engine = Engine(reactor.seconds, random.Random(), [rule.rule() for rule in config.faults.rules])
+        self.gateway = Gateway(config, reactor, parts)
+        self.upstreams: Mapping[str, Upstream] = {}
+        self.connections: Callable[[], int] = lambda: 0
+        self._agents: dict[str, ProxyAgent] = {}
+        self._lag = Lag(reactor)
+        self._began = reactor.seconds()
+
+    def build(self, sandbox: str | None = None) -> Pipeline:
+        """Make the pipeline; web pages are not guarded against before :meth:`guard`.
+
+        :param sandbox: URL of the stand-in, which then takes the place of every provider.
+        """
+        config, gateway = self.config, self.gateway
+        self.upstreams = upstreams_of(config, self.providers, sandbox)
+        self._router = router_of(config, self.upstreams, self.providers)
+        self.sender = Sender(self.wheel, self._clients())
+        self.pipeline = Pipeline(
+            policy=policy_of(config, self._router, guard=False),
+            sender=self.sender,
+            engine=self.engine,
+            emit=self.sink.emit,
+            wheel=self.wheel,
+            wall=time.time,
+            announcing=lambda: self.sink.announcing,
+            prefix=secrets.token_hex(4),
+            live=self.live,
+            entrance=gateway.entrance(self.sink),
+            cache=gateway.cache,
+            draw=random.random,
+        )
+        prices = Prices(config.events.prices) if config.events.prices else None
+        self.metrics = Metrics(self._sources(), genai=config.metrics.genai, prices=prices)
+        return self.pipeline
+
+    def guard(self, *, browsers: bool) -> None:
+        """Refuse web pages from now on, where a key is stored and nobody but this machine gets in."""
+        self.pipeline.policy = policy_of(self.config, self._router, guard=browsers)
+
+    def start(self) -> Deferred[None]:
+        """Begin to record, and open the store; see :meth:`Gateway.start`."""
+        self.sink.subscribe(self.targets, arrivals=False)
+        if self.config.metrics.enabled:
+            self.sink.subscribe(self.metrics, arrivals=False)
+            self._lag.start()
+        self.recording.start(self.sink)
+        return self.gateway.start(self.sink)
+
+    def stop(self) -> Deferred[Any]:
+        """Close idle connections, write what waits."""
+        self._lag.stop()
+        # A peer that does not answer our goodbye does not hold us up.
+        closing = DeferredList([agent.close() for agent in self._agents.values()])
+        closing.addTimeout(GOODBYE, self.reactor).addBoth(lambda _: None)
+        return closing.addCallback(lambda _: self.gateway.stop()).addCallback(lambda _: self.recording.stop())
+
+    def _clients(self) -> dict[str, PassThroughClient]:
+        clients = {}
+        for name, upstream in self.upstreams.items():
+            settings = self.config.upstreams.get(name, Settings())
+            try:
+                trust = tls.policy(
+                    ca_file=settings.tls.ca_file,
+                    verify=settings.tls.verify,
+                    client_cert=settings.tls.client_cert,
+                )
+            except tls.TLSFileError as error:
+                raise StartError(f"upstreams.{name}.tls: {error}") from error
+            agent = ProxyAgent(
+                self.reactor,
+                trust,
+                wheel=self.wheel,
+                connect_timeout=upstream.timeouts.connect,
+                max_connections=settings.pool.max_connections,
+                max_idle=settings.pool.max_idle,
+                idle=settings.pool.idle,
+                proxy=None if settings.proxy is None else settings.proxy.reveal().encode(),
+            )
+            self._agents[name] = agent
+            clients[name] = client_for(agent)
+        return clients
+
+    def _sources(self) -> Sources:
+        """Whom the metrics ask at each scrape."""
+        reactor, gateway, live = self.reactor, self.gateway, self.live
+        shelf = self.pipeline.shelf
+        return Sources(
+            uptime=lambda: reactor.seconds() - self._began,
+            active=lambda: len(self.pipeline.active),
+            connections=lambda: self.connections(),
+            pools=self._pools,
+            breakers=lambda: [(one.name, one.state) for one in live.breakers],
+            budgets=lambda: live.budget_states(),
+            lag=lambda: self._lag.worst,
+            events_dropped=lambda: gateway.bus.dropped,
+            sink_failures=lambda: self.sink.failures,
+            cache=None if shelf is None else shelf.stats,
+            store_up=None if gateway.door is None else lambda: gateway.ready,
+            redis_up=None if gateway.redis is None else lambda: bool(gateway.redis and gateway.redis.up),
+        )
+
+    def _pools(self) -> Mapping[str, Mapping[str, int]]:
+        found = {}
+        for name, agent in self._agents.items():
+            idle = agent.idle_connections
+            found[name] = {"idle": idle, "busy": agent.open_connections - idle}
+        return found

@@ -1,0 +1,48 @@
+"""What consoles are told: the help, and breakers in words."""
+
+from __future__ import annotations
+
+from llmproxyd.faults.language import KINDS, MODIFIER_HELP, OPTIONS
+from llmproxyd.resilience.breaker import Snapshot
+from llmproxyd.units import format_duration
+
+
+def breaker_in_words(one: Snapshot) -> str:
+    """``open, next probe in 12 s, opened 3 times``."""
+    parts: list[str] = [one.state]
+    if one.state == "open":
+        parts.append(
+            f"next probe in {format_duration(-int(-one.left // 1))}" if one.left else "a probe may pass"
+        )
+    elif one.state == "half-open":
+        parts.append(f"{one.probes} probe{'' if one.probes == 1 else 's'} under way")
+    elif one.window_calls is not None:
+        parts.append(f"{one.window_failures} of {one.window_calls} failed")
+    elif one.failures:
+        parts.append(f"{one.failures} failure{'' if one.failures == 1 else 's'} in a row")
+    if one.opened:
+        parts.append("opened once" if one.opened == 1 else f"opened {one.opened} times")
+    return ", ".join(parts)
+
+
+HELP = f"""\
+Commands:
+  n              No error (pass through), until another command
+  c              Context length exceeded (1 time)
+  c 4            … 4 times in a row
+  c 0.3, c 30%   … on 30 % of requests
+  c *            … on every request
+  r              Rate limit error, same modifiers as c
+  u              Unknown server error (500, 503 or 529, as the provider does)
+  error KIND     {", ".join(KINDS[:6])},
+                 {", ".join(KINDS[6:])}
+  breaker        Show the circuit breakers; breaker trip NAME, breaker reset NAME
+  status         Show the mode and the request count
+  help           Show this
+  q              Quit
+Modifiers: {MODIFIER_HELP}
+Options, after the modifier: {", ".join(f"{name}=" for name in OPTIONS)}
+  r 3 retry_after=2        the answer says to come back in 2 seconds
+  c after=1                let one request pass, then fail the next
+  u * for=5m model=gpt-4*  every request for such a model, for five minutes
+"""

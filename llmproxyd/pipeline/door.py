@@ -1,0 +1,213 @@
+"""The door: whose token is it, may it be used, for this, and so often?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+
+from llmproxyd.access.allowlist import Allow, Allowlist
+from llmproxyd.access.presented import CHALLENGE, MISSING
+from llmproxyd.access.projects import Grant, Limits, Scope
+from llmproxyd.access.tokens import looks_like, shown
+from llmproxyd.errors import Refused
+from llmproxyd.limits.interface import Limiter, Taken, Want
+from llmproxyd.model import Denied, Event, Finished, WallClock
+from llmproxyd.pipeline.exchange import Exchange
+from llmproxyd.pipeline.marks import tightest
+from llmproxyd.pipeline.plan import Granted, Plan
+from llmproxyd.pipeline.upstream import outgoing
+from llmproxyd.providers.base import EndpointKind
+from llmproxyd.providers.limits import Meter
+from llmproxyd.store.interface import Door
+
+ALLOWLISTS = 1000
+"""Projects whose allowlists are kept ready."""
+
+
+class Entrance:
+    """What every request passes where access is on.
+
+    :param cost: of so many tokens (by meaning) with a model.
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        limiter: Limiter,
+        emit: Callable[[Event], None],
+        wall: WallClock,
+        cost: Callable[[str, Finished], float],
+    ) -> None:
+        self._door = door
+        self._limiter = limiter
+        self._emit = emit
+        self._wall = wall
+        self._cost = cost
+        self._allowlists: dict[str, tuple[Allow, Allowlist]] = {}
+
+    def enter(self, exchange: Exchange, plan: Plan) -> Deferred[None] | None:
+        """Let the request in; at once where nothing need be waited for.
+
+        :raises Refused: it may not; a Deferred fails with the same.
+        """
+        if plan.presented is None:
+            self._denied(exchange, Refused(401, "token_missing", MISSING, CHALLENGE), None)
+        token = plan.presented
+        assert token is not None
+        try:
+            grant = self._door.admit(token)
+        except Refused as error:
+            self._denied(exchange, error, token)
+        if isinstance(grant, Deferred):
+            return grant.addCallbacks(
+                self._admitted, self._not_admitted, (exchange, plan), {}, (exchange, token), {}
+            )
+        return self._admitted(grant, exchange, plan)
+
+    def leave(self, exchange: Exchange, finished: Finished) -> None:
+        """Count what the request has used."""
+        granted, reading = exchange.grant, finished.reading
+        if granted is None or reading is None or not reading.tokens:
+            return
+        tokens = reading.tokens
+        into, out = tokens.get("input", 0), tokens.get("output", 0)
+        model = reading.model or finished.model or "unknown"
+        self._door.used(granted.grant, model, into, out, self._cost(model, finished))
+        spent = tokens.get("total") or into + out
+        wants = [Want(one.key, one.per_minute, spent) for one in granted.wants if one.amount == 0]
+        if wants and spent:
+            self._limiter.spend(wants)
+
+    def _admitted(self, grant: Grant, exchange: Exchange, plan: Plan) -> Deferred[None] | None:
+        granted = plan.granted
+        if granted is None or granted.grant is not grant:
+            granted = plan.granted = self._granted(grant, exchange, plan)
+        exchange.grant = granted
+        if granted.refusal is not None:
+            self._door.returned(grant)
+            raise granted.refusal
+        exchange.outgoing = granted.outgoing
+        if not granted.wants:
+            return None
+        taken = self._limiter.take(granted.wants)
+        if isinstance(taken, Deferred):
+            return taken.addCallback(self._taken, exchange)
+        self._taken(taken, exchange)
+        return None
+
+    def _taken(self, taken: Taken, exchange: Exchange) -> None:
+        exchange.standings = taken.standings
+        if taken.admitted:
+            return
+        granted = exchange.grant
+        assert granted is not None
+        self._door.returned(granted.grant)
+        wall = self._wall()
+        meters = [
+            Meter(kind, one.want.per_minute, one.remaining, one.reset)
+            for kind, one in tightest(taken.standings).items()
+        ]
+        after = -int(-taken.wait // 1)
+        raise Refused(
+            429,
+            "rate_limit_exceeded",
+            f"The limit of this token or its project is reached; try again in {after} s.",
+            ((b"retry-after", b"%d" % after), *exchange.dialect.dialect.limits(meters, wall)),
+        )
+
+    def _not_admitted(self, failure: object, exchange: Exchange, token: str) -> None:
+        error = getattr(failure, "value", None)
+        if isinstance(error, Refused):
+            self._denied(exchange, error, token)
+        assert isinstance(error, BaseException)
+        raise error
+
+    def _denied(self, exchange: Exchange, error: Refused, token: str | None) -> None:
+        """Note who was turned away, and turn them away.
+
+        :raises Refused: in any case.
+        """
+        if error.status in (401, 403):
+            address = exchange.request.peer.rpartition(":")[0] or "-"
+            part = shown(token) if token is not None and looks_like(token) else None
+            self._emit(Denied(address=address, code=error.code, shown=part))
+        raise error
+
+    def _granted(self, grant: Grant, exchange: Exchange, plan: Plan) -> Granted:
+        """Work out what follows from *grant* for requests with this head."""
+        granted = Granted(grant)
+        granted.wants = (
+            *_wants("token", grant.token.id, grant.token.limits),
+            *_wants("project", grant.project.id, grant.project.limits),
+        )
+        route, request = plan.route, exchange.request
+        assert route is not None
+        upstream = route.upstream
+        try:
+            credential = grant.project.credentials.get(upstream.name)
+            if credential is None:
+                message = f'This project may not use the upstream "{upstream.name}".'
+                raise Refused(403, "upstream_not_allowed", message)
+            if plan.denied is not None:
+                raise plan.denied
+            allowlist = self._allowlist(grant)
+            if not allowlist.open:
+                allowlist.check_head(request, route.target)
+        except Refused as refusal:
+            granted.refusal = refusal.with_traceback(None)
+            return granted
+        granted.reads_body = _reader(exchange, plan, [upstream.allowlist, allowlist])
+        key = credential if credential.reveal() else None
+        granted.outgoing = outgoing(upstream, request, route.target, key, withheld=True)
+        return granted
+
+    def _allowlist(self, grant: Grant) -> Allowlist:
+        project = grant.project
+        known = self._allowlists.get(project.id)
+        if known is None or (known[0] is not project.allow and known[0] != project.allow):
+            if len(self._allowlists) >= ALLOWLISTS:
+                self._allowlists.clear()
+            known = self._allowlists[project.id] = project.allow, Allowlist(project.allow)
+        return known[1]
+
+
+def may_ask_for_faults(exchange: Exchange) -> bool:
+    """Whether ``x-llmproxyd-fault`` counts: by configuration, or by the scope of the token."""
+    granted = exchange.grant
+    if granted is not None:
+        return Scope.FAULT in granted.grant.token.scopes
+    return exchange.policy.fault_header
+
+
+def body_check(exchange: Exchange) -> Callable[[bytes], None] | None:
+    """What holds a request's body against the allowlists; ``None`` where they do not ask for it."""
+    if exchange.grant is not None:
+        return exchange.grant.reads_body
+    plan, route = exchange.plan, exchange.route
+    if plan is None or route is None or not route.upstream.allowlist.reads_body:
+        return None
+    return _reader(exchange, plan, [route.upstream.allowlist])
+
+
+def _reader(exchange: Exchange, plan: Plan, lists: list[Allowlist]) -> Callable[[bytes], None] | None:
+    checks = [one for one in lists if one.reads_body]
+    if not checks:
+        return None
+    route, request, model = plan.route, exchange.request, plan.model
+    inference = route is None or route.endpoint is None or route.kind is EndpointKind.INFERENCE
+
+    def read(body: bytes) -> None:
+        for one in checks:
+            one.check_body(request, body, model, inference=inference)
+
+    return read
+
+
+def _wants(what: str, id: str, limits: Limits) -> list[Want]:
+    found = []
+    if limits.rpm is not None:
+        found.append(Want(f"{what}:{id}:requests", limits.rpm))
+    if limits.tpm is not None:
+        found.append(Want(f"{what}:{id}:tokens", limits.tpm, 0))
+    return found

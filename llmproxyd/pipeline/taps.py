@@ -1,0 +1,74 @@
+"""What reads an answer along, on a copy of what passes: its usage, and what events are to carry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmproxyd.http.body import Kept
+from llmproxyd.inspection.usage import UsageReader
+from llmproxyd.model import Body, Captured, End, Reading, Response
+from llmproxyd.pipeline.keep import Keep
+from llmproxyd.providers.base import StreamForm, Usage
+
+READ = 1024 * 1024
+"""Bytes of an answer in one piece that are read for its usage at most."""
+
+
+class UsageTap:
+    """Reads the usage of one answer, and keeps as much of both bodies as events are to carry.
+
+    :param capture: bytes of the bodies of request and answer.
+    :param now: monotonic seconds.
+    :ivar first: when the first content of a stream came.
+    :ivar reading: what the answer told of itself, once it is over.
+    """
+
+    __slots__ = ("_body", "_capture", "_keep", "_now", "_reader", "first", "reading")
+
+    def __init__(self, now: Callable[[], float], capture: tuple[int, int]) -> None:
+        self._now = now
+        self._capture = capture
+        self._reader: UsageReader | None = None
+        self._body: Body | None = None
+        self._keep: Keep | None = None
+        self.first: float | None = None
+        self.reading: Reading | None = None
+
+    def request(self, kept: Kept) -> None:
+        """The body of the request, which is at hand."""
+        limit = self._capture[0]
+        if limit:
+            self._body = Body(data=kept.read(limit), cut=kept.length > limit, length=kept.length)
+
+    def head(self, response: Response, usage: Usage | None, form: StreamForm | None, coding: bytes) -> None:
+        """The answer begins.
+
+        :param form: of a stream, ``None`` for an answer in one piece.
+        """
+        if self._capture[1]:
+            self._keep = Keep(self._capture[1])
+        if usage is not None and response.status < 400:
+            self._reader = UsageReader(usage, form, coding, limit=READ)
+
+    def piece(self, data: bytes) -> None:
+        """A piece of the body."""
+        reader = self._reader
+        if reader is not None:
+            reader.feed(data)
+            if self.first is None and reader.began:
+                self.first = self._now()
+        if self._keep is not None:
+            self._keep.add(data)
+
+    def ended(self, end: End) -> None:
+        """There is no more of it."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            self.reading = reader.reading(end is End.COMPLETE)
+
+    @property
+    def captured(self) -> Captured | None:
+        """What events are to carry."""
+        if self._body is None and self._keep is None:
+            return None
+        return Captured(request=self._body, response=None if self._keep is None else self._keep.body())
