@@ -136,7 +136,7 @@ class Gate:
         return grant
 
     def _refused(self, token: str, address: str, code: str) -> Refused:
-        pass
+        self._failures.count(address)
         start = shown(token) if looks_like(token) else None
         self._denied(Denied(address=address, code=code, shown=start))
         return Refused(401, code, "This token does not open the admin API.", _CHALLENGE)

@@ -89,17 +89,24 @@ def select(entries: Sequence[Entry], request: Request) -> tuple[Entry | None, st
     method, headers = request.method, request.headers
     needed: set[bytes] | None = None
     values: dict[bytes, bytes | None] = {METHOD: b"HEAD"}
-    for entry in sorted(entries, key=_made, reverse=True) if len(entries) > 1 else entries:
+    several = len(entries) > 1
+    for entry in sorted(entries, key=_made, reverse=True) if several else entries:
         if entry.method != method and not (method == b"HEAD" and entry.method == b"GET"):
             continue
-        names = {name for name, _ in entry.varied if name != METHOD}
-        if needed is None:
-            needed = names
-        if not needed <= names:
-            continue
-        for name in names - values.keys():
-            values[name] = normalised(name, headers)
-        if all(values[name] == value for name, value in entry.varied):
+        if several:
+            names = {name for name, _ in entry.varied if name != METHOD}
+            if needed is None:
+                needed = names
+            if not needed <= names:
+                continue
+        else:
+            needed = set()
+        for name, value in entry.varied:
+            if name not in values:
+                values[name] = normalised(name, headers)
+            if values[name] != value:
+                break
+        else:
             return entry, ""
     return None, "uri-miss" if needed is None else "vary-miss"
 

@@ -15,9 +15,10 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from llmproxyd.inspection.findings import MOST
 from llmproxyd.inspection.inflate import inflater
+from llmproxyd.inspection.prices import Prices
 from llmproxyd.model import Body, Captured, End, Finished, Reading
-from llmproxyd.observe.prices import MOST, Prices
 from llmproxyd.redaction import Redactor, printable
 
 TEXT = 512
@@ -115,7 +116,7 @@ class EventFormat:
             "request_bytes": finished.received,
             "response_bytes": finished.sent,
             "usage": _usage(reading),
-            "cost": self._prices.cost(reading.model, finished.model, reading.tokens),
+            "cost": _rounded(self._prices.cost(reading.model, finished.model, reading.tokens)),
             "finish_reason": self._text(reading.finish),
         }
         if finished.captured is not None:
@@ -168,6 +169,10 @@ def trace(field: str | None) -> str | None:
 
 def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
+
+
+def _rounded(cost: float | None) -> float | None:
+    return None if cost is None else round(cost, 9)
 
 
 def _usage(reading: Reading) -> dict[str, int] | None:

@@ -11,11 +11,12 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
+from llmproxyd.inspection.prices import Prices
 from llmproxyd.model import Arrived, Body, Captured, End, Finished
 from llmproxyd.observe.bus import Bus
-from llmproxyd.observe.dispatch.dispatcher import ATTEMPTS, FLUSH, LONGEST_WAIT, Dispatcher, Pace, Undelivered
+from llmproxyd.observe.dispatch.destination import Undelivered
+from llmproxyd.observe.dispatch.dispatcher import ATTEMPTS, FLUSH, LONGEST_WAIT, Dispatcher, Pace
 from llmproxyd.observe.eventjson import EventFormat, Told
-from llmproxyd.observe.prices import Prices
 from llmproxyd.observe.sink import Sink
 from llmproxyd.redaction import Redactor
 

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmproxyd.access.tokens import digest_of
 from llmproxyd.admin.client import Place, checked_url
 from llmproxyd.admin.ctl import main
 from llmproxyd.admin.parser import parser
 from llmproxyd.admin.tables import members, plain, table
+from llmproxyd.admin.verbs import _reference
 from llmproxyd.config.load import load
 from llmproxyd.control.passwords import matches, password_line
 from llmproxyd.providers.registry import registry
@@ -159,3 +161,9 @@ def test_table_is_aligned() -> None:
 def test_what_is_shown_moves_no_terminal(text: str) -> None:
     assert plain(text).isprintable()
     assert all(line.isprintable() for line in members({text: {"a": text, "b": [text]}}).split("\n"))
+
+
+def test_token_itself_stands_in_no_url() -> None:
+    token = "sk-0123456789abcdefghijkl"
+    assert _reference(token) == f"sha256:{digest_of(token).hex()}"
+    assert _reference("tok_abc") == "tok_abc"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxyd.config.gateway import Price
+from llmproxyd.inspection.prices import Prices
 from llmproxyd.model import Body, Captured, End, Finished, Reading
 from llmproxyd.observe.eventjson import TEXT, EventFormat, Told
-from llmproxyd.observe.prices import Prices
 from llmproxyd.redaction import REDACTED, Redactor, Secret
 
 KEY = "hunter2-the-providers-key"
@@ -158,6 +160,14 @@ def test_every_field_of_finished_stands_in_the_event() -> None:
     other |= {"sent": "response_bytes", "streamed": "stream", "reading": "usage", "peer": "client"}
     other |= {"captured": "request_body"}
     assert {one.name for one in fields(Finished)} <= set(NAMES) | set(other)
+
+
+def test_every_member_stands_in_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "events.rst").read_text()
+    members = re.findall(r"^``([a-z_]+)``  ", text.partition("Bodies\n")[0], re.MULTILINE)
+    assert members == [*NAMES, "request_body", "response_body"]
+    example = text[text.index('{"id": ') : text.index("All members stand")]
+    assert list(json.loads(example)) == NAMES
 
 
 @pytest.mark.parametrize(

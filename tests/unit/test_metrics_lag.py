@@ -51,3 +51,13 @@ def test_stopped_it_leaves_no_timer() -> None:
     lag.stop()
     lag.stop()
     assert clock.getDelayedCalls() == []
+
+
+def test_delay_after_a_delay_is_measured_from_when_it_was_due() -> None:
+    clock = Clock()
+    lag = Lag(clock, interval=0.5)
+    lag.start()
+    clock.advance(0.7)
+    clock.advance(0.6)
+    assert abs(lag.worst - 0.3) < 1e-9
+    lag.stop()

@@ -246,6 +246,15 @@ def test_coded_stream_longer_than_the_limit_is_read_to_its_end() -> None:
     assert reader.reading(True) == Reading(model="m", tokens={"input": 8, "total": 8})
 
 
+def test_no_more_is_inflated_than_so_many_times_the_limit() -> None:
+    event = b'data: {"model":"m","choices":[{"delta":{"content":"Hi"}}]}\n\n'
+    body = event * 2000 + b"data: " + encode({"choices": [], "usage": TOLD}) + b"\n\n"
+    assert len(body) > 64 * 1000
+    reader = UsageReader(openai.CHAT_USAGE, openai.CHAT_STREAM, b"gzip", limit=1000)
+    reader.feed(gzip.compress(body))
+    assert reader.reading(True) == Reading(model="m")
+
+
 def test_many_places_that_look_right_do_not_take_long() -> None:
     body = b'{"a": [' + b'{"usage": [' * 6000 + b"]" * 10
     begun = time.perf_counter()

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmproxyd.config.gateway import Dispatch, Events
+from llmproxyd.inspection.prices import Prices
 from llmproxyd.model import WallClock
 from llmproxyd.observe.bus import Bus
 from llmproxyd.observe.dispatch import redis
-from llmproxyd.observe.dispatch.dispatcher import BATCH_BYTES, Destination, Dispatcher, Pace
+from llmproxyd.observe.dispatch.destination import Destination
+from llmproxyd.observe.dispatch.dispatcher import BATCH_BYTES, Dispatcher, Pace
 from llmproxyd.observe.dispatch.file import FileDestination
 from llmproxyd.observe.dispatch.redis import RedisDestination
 from llmproxyd.observe.dispatch.webhook import WebhookDestination, agent_for
 from llmproxyd.observe.eventjson import EventFormat
-from llmproxyd.observe.prices import Prices
 from llmproxyd.observe.rotation import LineFile
 from llmproxyd.observe.worker import Worker
 from llmproxyd.redaction import Redactor

@@ -12,13 +12,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from llmproxyd.observe.dispatch.destination import Destination, Undelivered
 from llmproxyd.observe.eventjson import Told
 
 LIMIT = 1000
@@ -39,50 +39,6 @@ LONGEST_WAIT = 60.0
 
 ATTEMPTS = 10
 """How often a batch is sent to somebody who answers, but does not take it."""
-
-
-class Undelivered(Exception):
-    """A batch, or the end of it, could not be delivered.
-
-    :param why: for the log; it holds no secret.
-    :param final: another attempt would fail too: it is given up.
-    :param answered: the other side was there, so it may be the batch itself that it does not like.
-    :param after: seconds that the other side asks for.
-    :param done: so many of its events were delivered, those at its beginning.
-    """
-
-    def __init__(
-        self,
-        why: str,
-        *,
-        final: bool = False,
-        answered: bool = False,
-        after: float | None = None,
-        done: int = 0,
-    ) -> None:
-        super().__init__(why)
-        self.why = why
-        self.final = final
-        self.answered = answered
-        self.after = after
-        self.done = done
-
-
-class Destination(Protocol):
-    """Takes events.  The reactor's thread calls it, one batch after the other."""
-
-    @property
-    def name(self) -> str:
-        """What the log and the counters call it; without secrets."""
-        ...
-
-    def deliver(self, batch: Sequence[Told]) -> Deferred[None]:
-        """Fire when *batch* has arrived; fail with :exc:`Undelivered`, or once it is cancelled."""
-        ...
-
-    def close(self) -> Deferred[None]:
-        """Let go of files and connections."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

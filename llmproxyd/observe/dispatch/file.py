@@ -8,7 +8,7 @@ from functools import partial
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from llmproxyd.observe.dispatch.dispatcher import Undelivered
+from llmproxyd.observe.dispatch.destination import Undelivered
 from llmproxyd.observe.eventjson import EventFormat, Told
 from llmproxyd.observe.rotation import LineFile
 from llmproxyd.observe.worker import Work

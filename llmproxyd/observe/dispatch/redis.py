@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from llmproxyd.observe.dispatch.dispatcher import Undelivered
+from llmproxyd.observe.dispatch.destination import Undelivered
 from llmproxyd.observe.eventjson import EventFormat, Told
 from llmproxyd.observe.worker import Work
 from llmproxyd.redis import Redis, RedisRefused

@@ -25,7 +25,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from llmproxyd.model import WallClock
-from llmproxyd.observe.dispatch.dispatcher import Undelivered
+from llmproxyd.observe.dispatch.destination import Undelivered
 from llmproxyd.observe.eventjson import EventFormat, Told
 from llmproxyd.observe.worker import Work
 from llmproxyd.redaction import Secret
