@@ -43,6 +43,10 @@ AGAIN = 2.0
 """Seconds until a store that did not answer at the start is asked again."""
 
 
+EVENTS = 2.0
+"""Seconds that Redis has for a batch of events."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What somebody brings in place of what the configuration asks for."""
@@ -89,8 +93,9 @@ class Gateway:
             self.limiter: Limiter = parts.limiter or self._limiter()
             self.cache = (parts.cache or self._cache()) if config.cache.enabled else None
             redactor = Redactor(secrets_in(config))
-            means = Means(reactor, time.time, random.random, self.redis)
-            self.bus = parts.bus or bus_of(config.events, means, redactor, secrets.token_hex(4))
+            self._events_redis = self._redis_for_events()
+            means = Means(reactor, time.time, random.random, self._events_redis)
+            self.bus = parts.bus or bus_of(config.events, means, redactor, secrets.token_hex(8))
             self.audit = parts.audit or audit_of(config.audit, reactor, time.time, redactor)
         except (ValueError, ImportError) as error:
             raise StartError(str(error)) from error
@@ -98,14 +103,20 @@ class Gateway:
 
     def _redis(self) -> RedisLink | None:
         config = self._config
-        wanted = (
-            (config.cache.enabled and config.cache.backend == "redis")
-            or (config.access.enabled and config.access.limits == "redis")
-            or any(one.to == "redis" for one in config.events.dispatch)
+        wanted = (config.cache.enabled and config.cache.backend == "redis") or (
+            config.access.enabled and config.access.limits == "redis"
         )
         if not wanted or config.cache.redis_url is None:
             return None
         return RedisLink(self._reactor, config.cache.redis_url)
+
+    def _redis_for_events(self) -> RedisLink | None:
+        """A link of their own: a batch that takes its time holds up no request."""
+        config = self._config
+        url = config.cache.redis_url
+        if url is None or all(one.to != "redis" for one in config.events.dispatch):
+            return None
+        return RedisLink(self._reactor, url, timeout=EVENTS, connections=1)
 
     def _limiter(self) -> Limiter:
         if self.redis is not None and self._config.access.limits == "redis":
@@ -128,7 +139,7 @@ class Gateway:
         reading = finished.reading
         if reading is None:
             return 0.0
-        return self._prices.cost(reading.model, finished.model, reading.tokens) or 0.0
+        return self._prices.of(reading, finished.model) or 0.0
 
     @property
     def ready(self) -> bool:
@@ -177,15 +188,17 @@ class Gateway:
         if isinstance(self.door, Doorkeeper) and self.opened:
             parts.append(maybeDeferred(self.door.stop))
         parts.append(self.bus.stop())
-        if isinstance(self.audit, AuditLog):
-            parts.append(self.audit.stop())
         parts.append(maybeDeferred(self.limiter.close))
         if self.cache is not None:
             parts.append(maybeDeferred(self.cache.close))
         return DeferredList(parts, consumeErrors=True).addCallback(lambda _: self._close())
 
     def _close(self) -> Deferred[None]:
-        closing = [maybeDeferred(one.close) for one in (self.store, self.redis) if one is not None]
+        links = (self.store, self.redis, self._events_redis)
+        closing: list[Deferred[Any]] = [maybeDeferred(one.close) for one in links if one is not None]
+        if isinstance(self.audit, AuditLog):
+            # Last: until now something could be changed.
+            closing.append(self.audit.stop())
         return DeferredList(closing, consumeErrors=True).addCallback(lambda _: None)
 
     def state(self) -> Mapping[str, object]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 """Header fields as they stand on the wire: name and value, in order, duplicates kept."""
@@ -121,25 +122,30 @@ class Reading:
     :param model: that answered.
     :param tokens: by meaning: ``input``, ``output``, and where told ``total``, ``cached``, ``reasoning``.
     :param finish: why the model stopped, in the provider's word.
+    :param cost: where the provider told it (OpenRouter).
     :param failed: an error came within the stream.
     """
 
     model: str | None = None
     tokens: Mapping[str, int] = field(default_factory=dict)
     finish: str | None = None
+    cost: float | None = None
     failed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Captured:
-    """Bodies as far as events are to carry them (``events.capture``)."""
+    """Bodies as far as events are to carry them (``events.capture``).  Nothing in it is redacted as yet.
+
+    :param secrets: credentials that the client presented: they must not stand anywhere.
+    """
 
     request: Body | None = None
     response: Body | None = None
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
-@dataclass(slots=True)
-class Finished:
+class Finished(NamedTuple):
     """A request is over: one per request, whatever happened.
 
     :param status: what the client was sent, 499 when it left before.

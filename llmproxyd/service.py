@@ -33,6 +33,7 @@ from llmproxyd.faults import words
 from llmproxyd.faults.rules import Share
 from llmproxyd.gateway import NO_PARTS, Parts
 from llmproxyd.listen import Listening, StartError, listen
+from llmproxyd.model import Change
 from llmproxyd.observe.banner import Facts, Place, banner
 from llmproxyd.observe.output import Output
 from llmproxyd.observe.requestlog import RequestLog
@@ -135,6 +136,7 @@ class Daemon(Service):
             seed=config.faults.seed,
             allowed=config.operator.faults,
             symbols=self.output.symbols,
+            record=self._record,
         )
         self._start_notes = self._start_mode()
         self.sink.subscribe(self._requests, arrivals=self._requests.announces)
@@ -264,6 +266,15 @@ class Daemon(Service):
             self._console = stdin.LineConsole(self.reactor, self.control, self._say)
         if self._console is not None:
             self.reactor.callWhenRunning(self._console.start)
+
+    def _record(self, change: Change) -> None:
+        """Put what was commanded on record; it is done already."""
+        recording = self.works.gateway.audit.record(change)
+        recording.addErrback(
+            lambda failure: self.log.error(
+                "not in the audit log: {action}: {why}", action=change.action, why=failure.value
+            )
+        )
 
     def _greet(self) -> None:
         if self.config.operator.stdin is not False:

@@ -17,6 +17,9 @@ from llmproxyd.config.tree import Entry, Layer, Scalar, Source, Table, insert
 
 PREFIX = "LLMPROXYD_"
 
+CLIENTS = frozenset({"LLMPROXYD_ADMIN_SOCKET", "LLMPROXYD_ADMIN_TOKEN"})
+"""Variables of ``llmproxyctl``, which may well be run with the daemon's environment."""
+
 
 def layer(
     environ: Mapping[str, str],
@@ -32,7 +35,7 @@ def layer(
     entries: dict[str, Entry] = {}
     warnings = []
     for variable in sorted(environ):
-        if not variable.startswith(PREFIX):
+        if not variable.startswith(PREFIX) or variable in CLIENTS:
             continue
         source = Source(Layer.ENVIRONMENT, f"environment {variable}")
         path = _path(variable, root, below, names)

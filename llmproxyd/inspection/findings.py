@@ -68,7 +68,7 @@ class Findings:
             extra = sum(self._tokens.get(part, 0) for part in parts)
             if extra:
                 tokens[meaning] = tokens.get(meaning, 0) + extra
-        return Reading(model=self.model, tokens=tokens, finish=self._finish, failed=failed)
+        return Reading(model=self.model, tokens=tokens, finish=self._finish, cost=self.cost, failed=failed)
 
     def _finished(self, value: JsonObject) -> str | None:
         for place in self._usage.finish:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from llmproxyd.inspection.findings import MOST
+from llmproxyd.model import Reading
 
 MILLION = 1_000_000
 
@@ -62,6 +63,14 @@ class Prices:
             if price is not None:
                 return cost(price, tokens)
         return None
+
+    def of(self, reading: Reading, asked: str | None) -> float | None:
+        """What an answer cost: by the table, else what the provider itself told.
+
+        :param asked: the model that was asked for.
+        """
+        cost = self.cost(reading.model, asked, reading.tokens)
+        return reading.cost if cost is None else cost
 
     def _look_up(self, model: str) -> Price | None:
         return next((price for matches, price in self._table if matches(model)), None)

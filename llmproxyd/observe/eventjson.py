@@ -116,7 +116,7 @@ class EventFormat:
             "request_bytes": finished.received,
             "response_bytes": finished.sent,
             "usage": _usage(reading),
-            "cost": _rounded(self._prices.cost(reading.model, finished.model, reading.tokens)),
+            "cost": _rounded(self._prices.of(reading, finished.model)),
             "finish_reason": self._text(reading.finish),
         }
         if finished.captured is not None:
@@ -126,17 +126,20 @@ class EventFormat:
     def _add_bodies(self, told_of: dict[str, Any], captured: Captured) -> None:
         for name, body in (("request_body", captured.request), ("response_body", captured.response)):
             if body is not None:
-                told_of[name] = self._body(body)
+                told_of[name] = self._body(body, captured.secrets)
 
-    def _body(self, body: Body) -> dict[str, Any]:
-        """A body as text without secrets; ``null`` for the text of one that is none."""
+    def _body(self, body: Body, secrets: tuple[str, ...]) -> dict[str, Any]:
+        """A body as text without secrets; ``null`` for the text of one that is none.
+
+        :param secrets: that must not stand in it, beside those that are known anyway.
+        """
         limit = CLEAR * len(body.data)
         source = inflater(b"gzip", limit) if body.data.startswith(_GZIP) else None
         data = body.data if source is None else source.feed(body.data)
         cut = body.cut or (source is not None and not source.whole)
         text = _decoded(data, cut)
         if text is not None:
-            text = self._redactor.text(text)
+            text = self._redactor.text(text, secrets)
             text = self._redactor.cut(text) if cut else text
         return {"text": text, "bytes": max(body.length, len(body.data)), "truncated": cut}
 

@@ -192,7 +192,7 @@ class Metrics:
         for kind, number in reading.tokens.items():
             self._tokens.add((event.upstream, model, kind), number)
         if self._prices is not None:
-            cost = self._prices.cost(reading.model, event.model, reading.tokens)
+            cost = self._prices.of(reading, event.model)
             if cost is not None:
                 self._cost.add((event.upstream, model), cost)
 

@@ -277,7 +277,8 @@ class Exchange:
         :param ours: it is none of the upstream's.
         """
         assert self.responder is not None
-        self.sent += len(data)
+        if self.responder is not NOBODY:
+            self.sent += len(data)
         if self.record is not None:
             self.record.piece(data)
         if self.taps is not None and not ours:
@@ -309,6 +310,10 @@ class Exchange:
             self.orphan = True
             self.responder = NOBODY
             return
+        self.abandon(now)
+
+    def abandon(self, now: float) -> None:
+        """Nobody is interested any more: stop what is done."""
         work, self.work = self.work, None
         self._close(End.CLIENT_GONE, now)
         if work is not None:
@@ -347,19 +352,29 @@ class Exchange:
         ended(self, self._finished(End.CLIENT_GONE if self.orphan else end, now))
 
     def _finished(self, end: End, now: float) -> Finished:
-        plan, fault, grant, usage = self.plan, self.fault, self.grant, self.usage
-        route = None if plan is None else plan.route
-        reading = None if usage is None else usage.reading
-        if reading is not None and reading.failed and end is End.COMPLETE:
-            end = End.IN_BAND_ERROR
-        arrived = self.arrived
+        plan, fault, granted, usage, arrived = self.plan, self.fault, self.grant, self.usage, self.arrived
+        reading = first = captured = project = token = method = None
+        path = provider = upstream = "-"
+        operation, kind, trace = "unknown", "metadata", None
+        if usage is not None:
+            reading, captured = usage.reading, usage.captured
+            first = None if usage.first is None else usage.first - arrived
+            if reading is not None and reading.failed and end is End.COMPLETE:
+                end = End.IN_BAND_ERROR
+        if granted is not None:
+            project, token = granted.grant.project.id, granted.grant.token.id
+        if plan is not None:
+            method, path, provider = plan.method, plan.path, plan.dialect.name
+            operation, kind, trace = plan.operation, plan.kind, plan.traceparent
+            if plan.route is not None:
+                upstream = plan.route.upstream.name
         return Finished(
             self.number,
             self.request_id,
-            "-" if plan is None else plan.method,
-            "-" if plan is None else plan.path,
-            "-" if plan is None else plan.dialect.name,
-            self.upstream or ("-" if route is None else route.upstream.name),
+            method or "-",
+            path,
+            provider,
+            self.upstream or upstream,
             self.status,
             now - arrived,
             self.sent,
@@ -368,19 +383,19 @@ class Exchange:
             self.code,
             self.detail,
             self.failed,
-            "unknown" if route is None else route.operation,
-            "metadata" if route is None else route.kind,
+            operation,
+            kind,
             self.model,
             self.attempts,
             self.began - arrived if self.committed else None,
-            None if usage is None or usage.first is None else usage.first - arrived,
+            first,
             self.body.length,
             self.streamed,
-            None if grant is None else grant.grant.project.id,
-            None if grant is None else grant.grant.token.id,
+            project,
+            token,
             self.cache,
             reading,
             self.request.peer,
-            None if plan is None else plan.traceparent,
-            None if usage is None else usage.captured,
+            trace,
+            captured,
         )

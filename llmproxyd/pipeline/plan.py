@@ -25,6 +25,10 @@ PATIENCE = b"x-stainless-read-timeout"
 """The field in which the official SDKs tell how many seconds they wait for an answer."""
 
 
+EVENT_STREAM = b"text/event-stream"
+"""A client that accepts this alone, or first, asks for a stream."""
+
+
 class Granted:
     """What follows from one grant for all requests with one head.
 
@@ -75,6 +79,8 @@ class Plan:
     :ivar expected: what was found out of answers to it, by upstream, media type and coding.
     :ivar patience: seconds that the client's SDK waits for an answer, where it says so.
     :ivar presented: the credential that the client presents, where that matters here.
+    :ivar operation: of the endpoint, in a word.
+    :ivar kind: of the endpoint.
     :ivar granted: what followed from the last grant.
     :ivar denied: why the upstream's allowlist refuses it.
     :ivar preflight: the answer to a browser that asks what a web page may do.
@@ -90,8 +96,10 @@ class Plan:
         "dialect",
         "expected",
         "granted",
+        "kind",
         "method",
         "model",
+        "operation",
         "outgoing",
         "path",
         "patience",
@@ -109,6 +117,8 @@ class Plan:
         self.method = request.method.decode("latin-1")
         self.path = path if path.isprintable() else repr(path)[1:-1]
         self.route: Route[Upstream] | None = None
+        self.operation = "unknown"
+        self.kind = "metadata"
         self.refusal: Refused | None = None
         self.outgoing: Outgoing | None = None
         self.model: str | None = None
@@ -159,6 +169,7 @@ def _planned(request: Request, policy: Policy) -> Plan:
         return no_plan(request, policy, refusal.with_traceback(None))
     plan = Plan(request, route.dialect)
     plan.route = route
+    plan.operation, plan.kind = route.operation, str(route.kind)
     traced = first(request.headers, b"traceparent")
     plan.traceparent = None if traced is None else traced[:64].decode("latin-1")
     try:
@@ -175,6 +186,8 @@ def _planned(request: Request, policy: Policy) -> Plan:
         model = match.groupdict().get("model") if match else None
         plan.model = None if model is None else model.decode("latin-1")
         plan.streaming = {Streams.ALWAYS: True, Streams.NEVER: False}.get(endpoint.streams)
+        if plan.streaming is None and (first(request.headers, b"accept") or b"").startswith(EVENT_STREAM):
+            plan.streaming = True
     if policy.cache is not None:
         plan.caching = _caching(plan, request, policy.cache)
     return plan

@@ -172,7 +172,8 @@ class Pipeline:
         if policy.record_requests or policy.record_errors:
             exchange.record = Record(self._wall(), whole=policy.record_requests)
         if policy.read_usage or policy.capture != NOTHING:
-            usage = exchange.usage = UsageTap(self._now, policy.capture)
+            secrets = secrets_of(exchange) if policy.capture != NOTHING else ()
+            usage = exchange.usage = UsageTap(self._now, policy.capture, secrets)
             exchange.taps = [usage]
         self.active.add(exchange)
         return exchange

@@ -19,18 +19,22 @@ class UsageTap:
 
     :param capture: bytes of the bodies of request and answer.
     :param now: monotonic seconds.
+    :param secrets: credentials that the client presented.
     :ivar first: when the first content of a stream came.
     :ivar reading: what the answer told of itself, once it is over.
     """
 
-    __slots__ = ("_body", "_capture", "_keep", "_now", "_reader", "first", "reading")
+    __slots__ = ("_body", "_capture", "_keep", "_now", "_reader", "_secrets", "first", "reading")
 
-    def __init__(self, now: Callable[[], float], capture: tuple[int, int]) -> None:
+    def __init__(
+        self, now: Callable[[], float], capture: tuple[int, int], secrets: tuple[str, ...] = ()
+    ) -> None:
         self._now = now
         self._capture = capture
         self._reader: UsageReader | None = None
         self._body: Body | None = None
         self._keep: Keep | None = None
+        self._secrets = secrets
         self.first: float | None = None
         self.reading: Reading | None = None
 
@@ -71,4 +75,5 @@ class UsageTap:
         """What events are to carry."""
         if self._body is None and self._keep is None:
             return None
-        return Captured(request=self._body, response=None if self._keep is None else self._keep.body())
+        kept = None if self._keep is None else self._keep.body()
+        return Captured(request=self._body, response=kept, secrets=self._secrets)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 Step = Callable[[socket.socket], None]
 
@@ -67,9 +67,15 @@ class Flaky:
             return self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
 
 
+Made = TypeVar("Made", bound=Flaky)
+
+
 @contextmanager
-def flaky(port: int = 0) -> Iterator[Flaky]:
-    """Such an upstream on *port*, as long as the block lasts."""
+def flaky(port: int = 0, kind: Callable[[int], Made] = Flaky) -> Iterator[Made]:  # type: ignore[assignment]
+    """Such an upstream on *port*, as long as the block lasts.
+
+    :param kind: makes one that answers in another way.
+    """
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -91,7 +97,7 @@ def flaky(port: int = 0) -> Iterator[Flaky]:
         request_queue_size = 128
 
     with Server(("127.0.0.1", port), Handler) as server:
-        upstream = Flaky(server.server_address[1])
+        upstream = kind(server.server_address[1])
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:

@@ -196,7 +196,7 @@ def test_file_is_as_the_format_says(tmp_path: Path) -> None:
 def test_name_is_harmless_and_known_again(tmp_path: Path) -> None:
     for request_id in ("../x/y", "", "\n", "é", "a" * 300):
         bench = Bench(tmp_path / quote(request_id, safe="")[:20] / "logs")
-        bench.text(replace(RECORDED, finished=replace(FINISHED, request_id=request_id)))
+        bench.text(replace(RECORDED, finished=FINISHED._replace(request_id=request_id)))
         (name,) = os.listdir(bench.path)
         assert NAMES.fullmatch(name)
         assert len(name) < 100

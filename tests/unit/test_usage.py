@@ -64,7 +64,9 @@ class Sample:
 
     @property
     def expected(self) -> Reading:
-        return Reading(model=self.model, tokens=self.tokens, finish=self.finish, failed=self.failed)
+        return Reading(
+            model=self.model, tokens=self.tokens, finish=self.finish, cost=self.cost, failed=self.failed
+        )
 
     def reader(self, coding: bytes = b"", limit: int = LIMIT) -> UsageReader:
         return UsageReader(self.usage, self.form, coding, limit=limit)

@@ -1,0 +1,141 @@
+"""An answer from the cache, onto the wire, and what is told of it.
+
+Cache-Status is that of RFC 9211; ``X-Cache-Status`` says the same in a word (hit, miss, bypass),
+and ``X-Cache-Debug`` why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from llmproxyd.cache.policy import Serve
+from llmproxyd.errors import ProxyError
+from llmproxyd.http.headers import content_of
+from llmproxyd.model import End, RawHeaders, Response
+from llmproxyd.pipeline.exchange import Exchange
+from llmproxyd.pipeline.marks import marks_of, readable_by_pages
+from llmproxyd.pipeline.relay import form_of
+
+SLICE = 64 * 1024
+"""Bytes that are written at once: a client that reads slowly holds no more than that of a large body."""
+
+STATUS = b"Cache-Status"
+
+_HIT = (b"X-Cache-Status", b"hit")
+_FRESH = (b"X-Cache-Debug", b"fresh")
+
+
+def fresh_notes(ttl: int) -> RawHeaders:
+    """What is told of an answer that was fresh for so many seconds more."""
+    return (STATUS, b"llmproxyd; hit; ttl=%d" % ttl), _HIT, _FRESH
+
+
+def notes(result: bytes, why: str, *parameters: bytes) -> RawHeaders:
+    """What is told of any other answer.
+
+    :param result: for people: ``hit``, ``miss``, ``bypass``.
+    :param parameters: of ``Cache-Status``, RFC 9211 §2.
+    """
+    return (
+        (STATUS, b"; ".join((b"llmproxyd", *parameters))),
+        (b"X-Cache-Status", result),
+        (b"X-Cache-Debug", why.encode("latin-1", "replace")),
+    )
+
+
+def with_parameter(notes: RawHeaders, parameter: bytes, why: str) -> RawHeaders:
+    """*notes* with one more parameter."""
+    status, result, debug = notes
+    debug = (debug[0], why.encode("latin-1", "replace")) if why else debug
+    return (STATUS, status[1] + b"; " + parameter) if parameter else status, result, debug
+
+
+NO_TURN = notes(b"bypass", "method", b"fwd=method")
+"""What is told of a request that the cache has nothing to do with."""
+
+
+def serve(exchange: Exchange, found: Serve, seconds: Callable[[], float]) -> None:
+    """Answer *exchange* from the cache; what is told of it stands in its notes.
+
+    A stream goes out as a stream, although its length is known.
+
+    :param seconds: monotonic.
+    """
+    now = seconds()
+    head, body, policy = found.head, found.body, exchange.policy
+    fields: RawHeaders = head.headers
+    length = head.length
+    route = exchange.route
+    if route is not None and route.endpoint is not None and route.endpoint.forms:
+        media, coding = content_of(fields)
+        form = form_of(exchange, media)
+        if form is not None:
+            exchange.streamed, length = True, None
+        if exchange.usage is not None:
+            exchange.usage.head(head, None, form, coding)
+    elif exchange.usage is not None:
+        exchange.usage.head(head, None, None, b"")
+    if exchange.cors:
+        fields = readable_by_pages(fields, exchange.cors)
+    if policy.marks:
+        fields = [*fields, *marks_of(exchange, fields, now)]
+    exchange.start(Response(head.status, head.reason, fields, length, head.version, told=head.told), now)
+    if len(body) > SLICE:
+        Replay(exchange, body, seconds).begin()
+        return
+    if body:
+        exchange.write(body, last=True)
+    exchange.finish(now)
+
+
+@implementer(IPushProducer)
+class Replay:
+    """Writes a large body at the client's pace."""
+
+    __slots__ = ("_at", "_body", "_exchange", "_paused", "_seconds")
+
+    def __init__(self, exchange: Exchange, body: bytes, seconds: Callable[[], float]) -> None:
+        self._exchange = exchange
+        self._body = body
+        self._seconds = seconds
+        self._at = 0
+        self._paused = False
+
+    def begin(self) -> None:
+        """Write as much as the client takes; the rest when it has read."""
+        exchange = self._exchange
+        assert exchange.responder is not None
+        exchange.give_up = self._give_up
+        exchange.responder.feed_from(self)
+        self.resumeProducing()
+
+    def pauseProducing(self) -> None:
+        """The client does not keep up."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """The client reads again."""
+        self._paused = False
+        exchange, body = self._exchange, self._body
+        while not self._paused and not exchange.done:
+            start = self._at
+            self._at = end = start + SLICE
+            last = end >= len(body)
+            if last and exchange.responder is not None:
+                exchange.responder.fed()
+            exchange.write(body[start:end], last=last)
+            if last:
+                exchange.finish(self._seconds())
+
+    def stopProducing(self) -> None:
+        """The client is gone; :meth:`Exchange.client_gone` does what follows."""
+
+    def _give_up(self, error: ProxyError) -> None:
+        """Break off, visibly."""
+        exchange = self._exchange
+        if exchange.responder is not None:
+            exchange.responder.fed()
+        exchange.cut(End.TRUNCATED, error.code, error.message, self._seconds())

@@ -1,0 +1,154 @@
+"""The cache of all requests: its backend, who waits for whom, and how it did.
+
+Of equal requests that are under way at once one goes upstream (it *leads*); the others wait for
+the entry that it brings, never for its stream.  Nobody waits more than once: whom it brings
+nothing goes its own way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from twisted.python.failure import Failure
+
+from llmproxyd.cache.interface import Cache, Entry
+from llmproxyd.model import WallClock
+from llmproxyd.pipeline.exchange import Exchange
+
+TOKENS = 10_000
+"""Tokens whose results are counted apart; of more, those that were not seen for longest are forgotten."""
+
+GATHERED = 32
+"""So many of the largest answers may be gathered at once to be kept; what is beyond that is not kept."""
+
+RESULTS = ("hit", "miss", "bypass", "stale", "revalidation", "store")
+"""What is counted: what the cache did for each request, and what it kept."""
+
+
+class Leader(Protocol):
+    """Whoever others wait for."""
+
+    def deserted(self) -> None:
+        """Nobody waits any more."""
+
+    def changed(self, url: bytes, tenant: str) -> None:
+        """What *url* stands for has changed since it was asked for."""
+
+
+class Waiter(Protocol):
+    """Whoever waits for a leader."""
+
+    def resume(self, entry: Entry | None, *, failed: bool) -> None:
+        """Go on.
+
+        :param entry: what the leader brought, if that may be of use to others.
+        :param failed: the leader could not be answered by its upstream.
+        """
+
+
+@dataclass(slots=True)
+class Flight:
+    """One request under way for a key, and who waits for what it brings."""
+
+    leader: Leader
+    waiting: list[Waiter] = field(default_factory=list)
+
+
+class Shelf:
+    """The cache of all requests.
+
+    :param seconds: monotonic.
+    :param again: asks the upstream behind the back of a client that was answered from an entry.
+    :param failed: takes what nothing here accounts for.
+    :ivar flights: by key.
+    :ivar gathered: bytes of answers that are on their way and may be kept.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        wall: WallClock,
+        seconds: Callable[[], float],
+        again: Callable[[Exchange, Entry], None],
+        failed: Callable[[Failure, Exchange], None],
+    ) -> None:
+        self.cache = cache
+        self.wall = wall
+        self.seconds = seconds
+        self.again = again
+        self.failed = failed
+        self.flights: dict[bytes, Flight] = {}
+        self.gathered = 0
+        self._counts: Counter[str] = Counter()
+        self._by_token: dict[str, Counter[str]] = {}
+
+    # Who waits for whom.
+
+    def lead(self, key: bytes, leader: Leader) -> bool:
+        """Let others wait for *leader* from now on, unless there is one already."""
+        if key in self.flights:
+            return False
+        self.flights[key] = Flight(leader)
+        return True
+
+    def wait(self, key: bytes, waiter: Waiter) -> bool:
+        """Wait for the leader, if there is one."""
+        flight = self.flights.get(key)
+        if flight is None:
+            return False
+        flight.waiting.append(waiter)
+        return True
+
+    def awaited(self, key: bytes) -> bool:
+        """Whether anybody waits."""
+        flight = self.flights.get(key)
+        return flight is not None and bool(flight.waiting)
+
+    def leave(self, key: bytes, waiter: Waiter) -> None:
+        """*waiter* waits no longer."""
+        flight = self.flights.get(key)
+        if flight is not None and waiter in flight.waiting:
+            flight.waiting.remove(waiter)
+            if not flight.waiting:
+                flight.leader.deserted()
+
+    def land(self, key: bytes, entry: Entry | None = None, *, failed: bool = False) -> None:
+        """The leader has what it has: let those go on who waited."""
+        flight = self.flights.pop(key, None)
+        if flight is not None:
+            for one in flight.waiting:
+                one.resume(entry, failed=failed)
+
+    # What was stored holds no more.
+
+    def invalidate(self, url: bytes, tenant: str) -> None:
+        """Forget GET and HEAD entries of *url*, those too that are on their way."""
+        self.cache.invalidate(url, tenant)
+        for flight in self.flights.values():
+            flight.leader.changed(url, tenant)
+
+    # How it did.
+
+    def count(self, result: str, exchange: Exchange) -> None:
+        """Note one of :data:`RESULTS`."""
+        self._counts[result] += 1
+        granted = exchange.grant
+        if granted is None:
+            return
+        token = granted.grant.token.id
+        known = self._by_token.pop(token, None)
+        if known is None:
+            if len(self._by_token) >= TOKENS:
+                del self._by_token[next(iter(self._by_token))]
+            known = Counter()
+        self._by_token[token] = known
+        known[result] += 1
+
+    def stats(self) -> Mapping[str, object]:
+        """What the backend tells, and how often it was of use: in all and by token."""
+        results = {name: self._counts[name] for name in RESULTS}
+        tokens = {name: dict(counts) for name, counts in self._by_token.items()}
+        return {**self.cache.stats(), **results, "in_flight": len(self.flights), "tokens": tokens}
