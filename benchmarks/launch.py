@@ -19,6 +19,7 @@ from typing import Any
 
 import meter
 from environment import HERE
+from shapes import KEY
 
 START = 20.0
 """Seconds granted to a peer until it answers."""
@@ -288,10 +289,35 @@ def _nginx(rig: Rig, port: int, variant: str, _: list[str]) -> list[str]:
     return [rig.nginx, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(config)]
 
 
+def _gateway(name: str, *more: str) -> Command:
+    """The daemon with access on, a store that knows the key of the load, and an admin socket aside."""
+    daemon = _daemon
+
+    def command(rig: Rig, port: int, variant: str, twistd: list[str]) -> list[str]:
+        folder = rig.scratch / f"{name}-{variant}-state"
+        folder.mkdir()
+        store = folder / "store.db"
+        script = HERE / "peers" / "prepare_store.py"
+        subprocess.run([str(rig.interpreter), str(script), str(store), KEY.decode()], check=True)
+        lines = (
+            f'access: {{enabled: true, store: "sqlite:{store}"}}',
+            f'admin: {{listen: "unix:{folder}/admin.sock:mode=600"}}',
+            f"audit: {{file: {folder}/audit.jsonl}}",
+        )
+        return daemon(name, *more, *lines)(rig, port, variant, twistd)
+
+    return command
+
+
 POLICY = ("resilience:", "  default:")
 BREAKER = "    breaker: {enabled: true}"
 RETRY = "    retry: {max_retries: 3}"
 ERROR_LOG = "error_logging: {enabled: true}"
+NO_METRICS = "metrics: {enabled: false}"
+RULE = 'rules: [{path: "/v1/*", default_ttl: 1h}]'
+# Nothing fits into it, so that every answer is looked for and none is found.
+MISSES = f"cache: {{enabled: true, max_object_bytes: 1, coalesce: false, {RULE}}}"
+HITS = f"cache: {{enabled: true, {RULE}}}"
 REQUEST_LOG = "logging: {enabled: true}"
 
 COMMANDS: dict[str, Command] = {
@@ -302,6 +328,11 @@ COMMANDS: dict[str, Command] = {
     "with-error-log": _daemon("with-error-log", ERROR_LOG),
     "with-request-log": _daemon("with-request-log", REQUEST_LOG),
     "with-all": _daemon("with-all", *POLICY, BREAKER, RETRY, ERROR_LOG, REQUEST_LOG),
+    "without-metrics": _daemon("without-metrics", NO_METRICS),
+    "with-tokens": _gateway("with-tokens"),
+    "with-misses": _daemon("with-misses", MISSES),
+    "with-hits": _daemon("with-hits", HITS),
+    "with-gateway": _gateway("with-gateway", MISSES),
     "nginx": _nginx,
     "aiohttp": _python_peer("aiohttp_proxy.py"),
     "aiohttp-app": _python_peer("aiohttp_app.py"),

@@ -22,6 +22,7 @@ class Goal:
     :ivar more: what the peer's figure is above ours counts.
     :ivar unit: what the number is followed by.
     :ivar marks: floor, goal and, if there is one, moonshot.
+    :ivar base: whose figure is ours.
     :ivar least: whether more is better.
     :ivar scale: what our own figure is multiplied by.
     """
@@ -36,6 +37,7 @@ class Goal:
     least: bool = False
     scale: float = 1.0
     more: bool = False
+    base: str = "llmproxyd"
 
 
 GOALS = (
@@ -54,6 +56,17 @@ GOALS = (
     Goal("big body to the client", "big-download", "megabytes", None, (250, 500), " MB/s", least=True),
     Goal("big body from the client", "big-upload", "megabytes", None, (250, 500), " MB/s", least=True),
     Goal("CPU of breaker, retry, budget", "policies", "cpu", "with-both", (10,), " µs", more=True),
+    Goal(
+        "CPU of tokens, metrics and a cache miss",
+        "gateway",
+        "cpu",
+        "with-gateway",
+        (20,),
+        " µs",
+        more=True,
+        base="without-metrics",
+    ),
+    Goal("CPU of a cache hit (memory)", "gateway", "cpu", None, (40, 25), " µs", base="with-hits"),
     Goal("idle connections: worst reply", "idle", "worst", None, (200, 50), " ms", scale=0.001),
 )
 """The table of goals.  The floor of the last row, "others unharmed", is set here at 200 ms."""
@@ -74,7 +87,7 @@ def judge(results: Results) -> list[Verdict]:
 
 
 def _judge(goal: Goal, peers: dict[str, dict[str, Any]]) -> Verdict:
-    ours = peers.get("llmproxyd", {}).get(goal.figure)
+    ours = peers.get(goal.base, {}).get(goal.figure)
     if ours is None:
         return Verdict(goal, None, "not measured")
     value = float(ours) * goal.scale

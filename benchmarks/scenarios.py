@@ -14,6 +14,7 @@ POLICIES = (
     "with-request-log",
     "with-all",
 )
+GATEWAY = ("without-metrics", "llmproxyd", "with-tokens", "with-misses", "with-gateway", "with-hits")
 PROXIES = ("llmproxyd", "nginx", "aiohttp", "stock")
 REQUEST_COLUMNS = {"rate": "req/s", "cpu": "CPU µs/req", "p50": "p50 µs", "p99": "p99 µs", "busy": "CPU busy"}
 EVENT_COLUMNS = {
@@ -133,6 +134,15 @@ def scenarios(*, quick: bool) -> list[Scenario]:
             repeats=1 if quick else 3,
         ),
         policies("policies", "as json-16, with what absorbs and records failure", small, REQUEST_COLUMNS),
+        Scenario(
+            "gateway",
+            "gateway",
+            "as json-16, with what guards and measures",
+            small | window,
+            REQUEST_COLUMNS,
+            GATEWAY,
+            repeats=repeats + 2,
+        ),
         policies("policies-sse", "as sse-5000, with the same", stream, EVENT_COLUMNS),
         body("download", "answer", "plain"),
         body("upload", "request", "upload"),

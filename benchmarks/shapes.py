@@ -6,6 +6,9 @@ Shared by the load and the upstream.  The request's ``user`` tells the upstream 
 
 from __future__ import annotations
 
+KEY = b"sk-proj-0123456789abcdef0123456789abcdef0123456789abcdef"
+"""What the load presents."""
+
 CLIENT_FIELDS = (
     b"Accept-Encoding: gzip, deflate\r\n"
     b"Connection: keep-alive\r\n"
@@ -19,7 +22,7 @@ CLIENT_FIELDS = (
     b"X-Stainless-Runtime: CPython\r\n"
     b"X-Stainless-Async: false\r\n"
     b"x-stainless-retry-count: 0\r\n"
-    b"Authorization: Bearer sk-proj-0123456789abcdef0123456789abcdef0123456789abcdef\r\n"
+    b"Authorization: Bearer " + KEY + b"\r\n"
 )
 """What OpenAI's Python SDK sends, besides Host and Content-Length."""
 

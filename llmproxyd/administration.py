@@ -18,9 +18,7 @@ from llmproxyd.control.status import Status
 from llmproxyd.control.switches import Switches
 from llmproxyd.control.verbs import Control
 from llmproxyd.listen import Listening, StartError, listen
-from llmproxyd.observe.recording import secrets_in
 from llmproxyd.pipeline.probe import Prober
-from llmproxyd.redaction import Redactor
 from llmproxyd.store.doorkeeper import Doorkeeper
 
 
@@ -82,14 +80,11 @@ def operations_of(works: Assembly, control: Control, state: Callable[[], Mapping
             upstreams={name: one.base_url for name, one in upstreams.items()},
             project=None if projects is None else projects.id_of,
         )
-    prober = Prober(
-        upstreams, works.sender, works.reactor, Redactor(secrets_in(config)), works.reactor.seconds
-    )
+    prober = Prober(upstreams, works.sender, works.reactor, works.redactor, works.reactor.seconds)
     return Operations(
         status=Status(state, {"gateway": gateway.state, "upstreams": works.live.report}),
         switches=Switches(
             control,
-            engine=works.engine,
             breakers=works.live.breakers,
             monotonic=works.reactor.seconds,
             audit=audit,

@@ -9,6 +9,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -21,15 +22,18 @@ from llmproxyd.inspection.prices import Prices
 from llmproxyd.listen import StartError
 from llmproxyd.observe.lag import Lag
 from llmproxyd.observe.metrics import Metrics, Sources
-from llmproxyd.observe.recording import Recording
+from llmproxyd.observe.recording import Recording, secrets_in
 from llmproxyd.observe.sink import Sink
 from llmproxyd.observe.targets import Targets
 from llmproxyd.pipeline.build import policy_of, router_of, upstreams_of
 from llmproxyd.pipeline.live import Live
 from llmproxyd.pipeline.policy import Upstream
+from llmproxyd.pipeline.route import Router
 from llmproxyd.pipeline.run import Pipeline
 from llmproxyd.pipeline.upstream import PassThroughClient, Sender, client_for
 from llmproxyd.providers.base import Provider
+from llmproxyd.redaction import Redactor
+from llmproxyd.store.doorkeeper import Doorkeeper
 from llmproxyd.wire import tls
 from llmproxyd.wire.agent import ProxyAgent
 from llmproxyd.wire.wheel import Wheel
@@ -38,9 +42,32 @@ GOODBYE = 2.0
 """Seconds for idle upstream connections to close when stopping."""
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The connections to one upstream.
+
+    :param key: the settings that they were made with.
+    """
+
+    key: object
+    agent: ProxyAgent
+    client: PassThroughClient
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a configuration asks for."""
+
+    config: Config
+    upstreams: Mapping[str, Upstream]
+    router: Router[Upstream]
+    agents: Mapping[str, Made]
+
+
 class Assembly:
     """The moving parts, then the pipeline on top of them.
 
+    :param redactor: learns the secrets of the configuration; others may use it too.
     :raises StartError: in one line, why it cannot be built.
     :ivar connections: how many clients have open, as far as anybody knows.
     """
@@ -52,6 +79,7 @@ class Assembly:
         *,
         providers: Mapping[str, Provider],
         parts: Parts = NO_PARTS,
+        redactor: Redactor | None = None,
     ) -> None:
         self.config = config
         self.reactor = reactor
@@ -60,12 +88,16 @@ class Assembly:
         self.sink = Sink()
         self.targets = Targets()
         self.live = Live(reactor.seconds, self.sink.emit)
-        self.recording = Recording(config, reactor, time.time, reactor.callFromThread)
+        self.redactor = Redactor() if redactor is None else redactor
+        self.redactor.learn(secrets_in(config))
+        self.recording = Recording(config, reactor, time.time, reactor.callFromThread, self.redactor)
         self.engine = Engine(reactor.seconds, random.Random(), [rule.rule() for rule in config.faults.rules])
-        self.gateway = Gateway(config, reactor, parts)
-        self.upstreams: Mapping[str, Upstream] = {}
+        self.gateway = Gateway(config, reactor, self.redactor, parts)
+        self.upstreams: dict[str, Upstream] = {}
+        self._sandbox: str | None = None
+        self._clients: dict[str, PassThroughClient] = {}
         self.connections: Callable[[], int] = lambda: 0
-        self._agents: dict[str, ProxyAgent] = {}
+        self._agents: dict[str, Made] = {}
         self._lag = Lag(reactor)
         self._began = reactor.seconds()
 
@@ -75,11 +107,12 @@ class Assembly:
         :param sandbox: URL of the stand-in, which then takes the place of every provider.
         """
         config, gateway = self.config, self.gateway
-        self.upstreams = upstreams_of(config, self.providers, sandbox)
-        self._router = router_of(config, self.upstreams, self.providers)
-        self.sender = Sender(self.wheel, self._clients())
+        self._sandbox = sandbox
+        plan = self.prepare(config)
+        self._take(plan)
+        self.sender = Sender(self.wheel, self._clients)
         self.pipeline = Pipeline(
-            policy=policy_of(config, self._router, guard=False),
+            policy=policy_of(config, plan.router, guard=False),
             sender=self.sender,
             engine=self.engine,
             emit=self.sink.emit,
@@ -95,6 +128,43 @@ class Assembly:
         prices = Prices(config.events.prices) if config.events.prices else None
         self.metrics = Metrics(self._sources(), genai=config.metrics.genai, prices=prices)
         return self.pipeline
+
+    def prepare(self, config: Config) -> Prepared:
+        """What *config* asks for, made but not in use.
+
+        :raises StartError: it cannot be made, in one line.
+        """
+        upstreams = upstreams_of(config, self.providers, self._sandbox)
+        router = router_of(config, upstreams, self.providers)
+        agents = {name: self._agent(config, upstream) for name, upstream in upstreams.items()}
+        return Prepared(config, upstreams, router, agents)
+
+    def adopt(self, plan: Prepared, *, browsers: bool) -> None:
+        """Go by *plan* from now on; requests under way keep what they have.
+
+        Breakers, budgets, keys at rest, counters and pools live on under their names.
+
+        :param browsers: see :meth:`guard`.
+        """
+        config = self.config = plan.config
+        self.redactor.learn(secrets_in(config))
+        self._take(plan)
+        self.live.breakers.reload({name: one.resilience.breaker for name, one in plan.upstreams.items()})
+        if isinstance(self.gateway.door, Doorkeeper):
+            self.gateway.door.enforce_active = config.access.enforce_active
+        self.guard(browsers=browsers)
+
+    def _take(self, plan: Prepared) -> None:
+        # The mappings stay the same objects: others look into them.
+        self.upstreams.clear()
+        self.upstreams.update(plan.upstreams)
+        self._router = plan.router
+        for name, made in list(self._agents.items()):
+            if plan.agents.get(name) is not made:
+                # What is under way goes on; a request on its way to an upstream that is gone, too.
+                made.agent.close()
+        self._agents.update(plan.agents)
+        self._clients.update({name: made.client for name, made in plan.agents.items()})
 
     def guard(self, *, browsers: bool) -> None:
         """Refuse web pages from now on, where a key is stored and nobody but this machine gets in."""
@@ -113,35 +183,37 @@ class Assembly:
         """Close idle connections, write what waits."""
         self._lag.stop()
         # A peer that does not answer our goodbye does not hold us up.
-        closing = DeferredList([agent.close() for agent in self._agents.values()])
+        closing = DeferredList([made.agent.close() for made in self._agents.values()])
         closing.addTimeout(GOODBYE, self.reactor).addBoth(lambda _: None)
         return closing.addCallback(lambda _: self.gateway.stop()).addCallback(lambda _: self.recording.stop())
 
-    def _clients(self) -> dict[str, PassThroughClient]:
-        clients = {}
-        for name, upstream in self.upstreams.items():
-            settings = self.config.upstreams.get(name, Settings())
-            try:
-                trust = tls.policy(
-                    ca_file=settings.tls.ca_file,
-                    verify=settings.tls.verify,
-                    client_cert=settings.tls.client_cert,
-                )
-            except tls.TLSFileError as error:
-                raise StartError(f"upstreams.{name}.tls: {error}") from error
-            agent = ProxyAgent(
-                self.reactor,
-                trust,
-                wheel=self.wheel,
-                connect_timeout=upstream.timeouts.connect,
-                max_connections=settings.pool.max_connections,
-                max_idle=settings.pool.max_idle,
-                idle=settings.pool.idle,
-                proxy=None if settings.proxy is None else settings.proxy.reveal().encode(),
+    def _agent(self, config: Config, upstream: Upstream) -> Made:
+        """The connections to *upstream*: those that there are, if they are to be as they are."""
+        settings = config.upstreams.get(upstream.name, Settings())
+        key = (settings.tls, settings.pool, settings.proxy, upstream.timeouts.connect)
+        known = self._agents.get(upstream.name)
+        # Files of certificates may have changed under their names.
+        if known is not None and known.key == key and settings.tls == Settings().tls:
+            return known
+        try:
+            trust = tls.policy(
+                ca_file=settings.tls.ca_file,
+                verify=settings.tls.verify,
+                client_cert=settings.tls.client_cert,
             )
-            self._agents[name] = agent
-            clients[name] = client_for(agent)
-        return clients
+        except tls.TLSFileError as error:
+            raise StartError(f"upstreams.{upstream.name}.tls: {error}") from error
+        agent = ProxyAgent(
+            self.reactor,
+            trust,
+            wheel=self.wheel,
+            connect_timeout=upstream.timeouts.connect,
+            max_connections=settings.pool.max_connections,
+            max_idle=settings.pool.max_idle,
+            idle=settings.pool.idle,
+            proxy=None if settings.proxy is None else settings.proxy.reveal().encode(),
+        )
+        return Made(key, agent, client_for(agent))
 
     def _sources(self) -> Sources:
         """Whom the metrics ask at each scrape."""
@@ -164,7 +236,7 @@ class Assembly:
 
     def _pools(self) -> Mapping[str, Mapping[str, int]]:
         found = {}
-        for name, agent in self._agents.items():
-            idle = agent.idle_connections
-            found[name] = {"idle": idle, "busy": agent.open_connections - idle}
+        for name, made in self._agents.items():
+            idle = made.agent.idle_connections
+            found[name] = {"idle": idle, "busy": made.agent.open_connections - idle}
         return found

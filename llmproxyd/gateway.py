@@ -30,7 +30,6 @@ from llmproxyd.model import Finished
 from llmproxyd.observe.audit import AuditLog, NoAudit, audit_of
 from llmproxyd.observe.bus import Bus
 from llmproxyd.observe.dispatch.build import Means, bus_of
-from llmproxyd.observe.recording import secrets_in
 from llmproxyd.observe.sink import Sink
 from llmproxyd.pipeline.door import Entrance
 from llmproxyd.redaction import Redactor
@@ -71,10 +70,11 @@ class Gateway:
 
     log = Logger(namespace="llmproxyd")
 
-    def __init__(self, config: Config, reactor: Any, parts: Parts = NO_PARTS) -> None:
+    def __init__(self, config: Config, reactor: Any, redactor: Redactor, parts: Parts = NO_PARTS) -> None:
         self._config = config
         self._reactor = reactor
         self._stopping = False
+        self._why_not_open = ""
         self.opened = False
         try:
             self.redis = self._redis()
@@ -92,7 +92,6 @@ class Gateway:
                 )
             self.limiter: Limiter = parts.limiter or self._limiter()
             self.cache = (parts.cache or self._cache()) if config.cache.enabled else None
-            redactor = Redactor(secrets_in(config))
             self._events_redis = self._redis_for_events()
             means = Means(reactor, time.time, random.random, self._events_redis)
             self.bus = parts.bus or bus_of(config.events, means, redactor, secrets.token_hex(8))
@@ -170,16 +169,19 @@ class Gateway:
 
     def _not_opened(self, failure: Failure) -> Any:
         if failure.check(StoreUnavailable) and not self._stopping:
-            self.log.warn("The store does not answer: {why}; it is tried again", why=failure.value)
+            if self._why_not_open != str(failure.value):  # once, however long it takes
+                self._why_not_open = str(failure.value)
+                self.log.warn("The store does not answer: {why}; it is tried again", why=failure.value)
             return deferLater(self._reactor, AGAIN, self._open)
         if failure.check(ValueError):
             raise StartError(f"access.store: {failure.value}") from failure.value
         return failure
 
-    def _started(self, result: object) -> None:
+    def _started(self, result: object) -> Deferred[None] | None:
         self.opened = True
         if isinstance(self.door, Doorkeeper) and not self._stopping:
-            self.door.start()
+            return self.door.start()
+        return None
 
     def stop(self) -> Deferred[None]:
         """Write what waits, and close everything; bounded in time by each part."""

@@ -31,10 +31,12 @@ class Listening:
     """Open ports and how to reach them.
 
     :param urls: one per port, in order.
+    :param descriptions: what each was opened by.
     """
 
     ports: Sequence[IListeningPort]
     urls: Sequence[str]
+    descriptions: Sequence[str] = ()
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -50,6 +52,30 @@ class Listening:
     def beyond_loopback(self) -> bool:
         """Whether another machine can connect."""
         return any(not ip_address(host).is_loopback for host, _ in self.addresses)
+
+
+def changed(
+    reactor: Any, before: Listening, descriptions: Sequence[str], factory: IProtocolFactory
+) -> tuple[Listening, list[IListeningPort]]:
+    """Listen on *descriptions* instead: what is open already stays open.
+
+    :return: the new state, and the ports that are wanted no more and still open.
+    :raises StartError: one of them cannot be listened on; then everything is as it was.
+    """
+    kept = {
+        description: (port, url)
+        for description, port, url in zip(before.descriptions, before.ports, before.urls, strict=True)
+        if description in descriptions
+    }
+    added = listen(reactor, [one for one in descriptions if one not in kept], factory)
+    found = dict(kept)
+    found.update(
+        {one: (port, url) for one, port, url in zip(added.descriptions, added.ports, added.urls, strict=True)}
+    )
+    order = [one for one in descriptions if one in found]
+    after = Listening([found[one][0] for one in order], [found[one][1] for one in order], order)
+    closing = [port for one, port in zip(before.descriptions, before.ports, strict=True) if one not in kept]
+    return after, closing
 
 
 def endpoints(port: int, interface: str | None) -> tuple[str, ...]:
@@ -82,7 +108,9 @@ def listen(reactor: Any, descriptions: Iterable[str], factory: IProtocolFactory)
             if isinstance(error, CannotListenError) and opened and free_ports > 1 and tries_left:
                 continue
             raise _explained(error) from error
-        return Listening([port for _, port in opened], [_url(*one) for one in opened])
+        return Listening(
+            [port for _, port in opened], [_url(*one) for one in opened], [given for given, _ in opened]
+        )
     raise AssertionError("unreachable")
 
 

@@ -167,6 +167,7 @@ class Finished(NamedTuple):
     :param cache: ``hit``, ``miss``, ``bypass`` or ``stale``, where the cache is on.
     :param reading: what the answer told of itself, where somebody wants to know.
     :param peer: address of the client.
+    :param upstream_id: what the upstream that answered calls the request.
     """
 
     number: int
@@ -198,6 +199,7 @@ class Finished(NamedTuple):
     peer: str = "-"
     traceparent: str | None = None
     captured: Captured | None = None
+    upstream_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +224,7 @@ class Retrying:
     :param retry: its number, from 1; 0 where it is no retry but takes another key.
     :param of: how many retries there may be.
     :param to: the upstream that it goes to.
+    :param upstream_id: what the one that failed calls the request.
     """
 
     number: int
@@ -232,6 +235,7 @@ class Retrying:
     retry: int
     of: int
     to: str
+    upstream_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

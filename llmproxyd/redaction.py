@@ -173,6 +173,11 @@ class Redactor:
         self._whole = frozenset(text for secret in configured if (text := secret.reveal()))
         self._within = _all_forms(self._whole)
 
+    def learn(self, configured: Iterable[Secret]) -> None:
+        """Know *configured* too from now on; what was known stays."""
+        self._whole |= {text for secret in configured if (text := secret.reveal())}
+        self._within = _all_forms(self._whole)
+
     def knowing(self, secrets: Iterable[str]) -> Redactor:
         """One that knows *secrets* too: those that one client presented."""
         further = {text for text in secrets if text} - self._whole

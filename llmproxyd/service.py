@@ -10,7 +10,7 @@ import gc
 import secrets
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,7 @@ from llmproxyd.assembly import Assembly
 from llmproxyd.config.dump import dumped
 from llmproxyd.config.schema import Config, Server
 from llmproxyd.control.verbs import Control
+from llmproxyd.drain import Drain
 from llmproxyd.faults import words
 from llmproxyd.faults.rules import Share
 from llmproxyd.gateway import NO_PARTS, Parts
@@ -39,6 +40,8 @@ from llmproxyd.observe.output import Output
 from llmproxyd.observe.requestlog import RequestLog
 from llmproxyd.pipeline.policy import Upstream
 from llmproxyd.providers.base import Provider
+from llmproxyd.redaction import Redactor
+from llmproxyd.reload import Reloader
 from llmproxyd.safety import exposure, refuse_loops
 from llmproxyd.sandbox.site import make_site
 from llmproxyd.site.detailed import Detailed
@@ -48,7 +51,6 @@ from llmproxyd.site.metrics import MetricsPage, metrics_site
 from llmproxyd.site.proxy import ProxyResource
 from llmproxyd.site.ready import Ready
 from llmproxyd.site.root import PublicSite, Root
-from llmproxyd.units import format_duration
 from llmproxyd.wire.head import Limits
 
 REMIND = 60.0
@@ -68,6 +70,8 @@ class Daemon(Service):
     :param output: where the banner and the operator's answers go.
     :param require_faults: end with exit status 1 when a fault that was asked for never came.
     :param ready_file: receives the base URL once clients are let in.
+    :param load: reads the configuration again, for a reload.
+    :param redactor: learns the secrets of the configuration; the log's, which must know them too.
     :param parts: what is handed in instead of being built.
     """
 
@@ -85,8 +89,9 @@ class Daemon(Service):
         ready_file: Path | None = None,
         as_json: bool = False,
         parts: Parts = NO_PARTS,
+        redactor: Redactor | None = None,
+        load: Callable[[], Config] | None = None,
     ) -> None:
-        self.config = config
         self.reactor = reactor
         self.providers = providers
         self.output = output
@@ -96,15 +101,23 @@ class Daemon(Service):
         self._ready_file = ready_file
         self._as_json = as_json
         self._console: Any = None
+        self._at_terminal = False
         self._sandbox: Listening | None = None
         self._listening: Listening | None = None
         self._aside: list[Listening] = []
+        self._load = load
+        self._reloader: Reloader | None = None
         self._started = reactor.seconds()
         self._reminder = LoopingCall(self._remind)
         self._reminder.clock = reactor
-        self.works = Assembly(config, reactor, providers=providers, parts=parts)
+        self.works = Assembly(config, reactor, providers=providers, parts=parts, redactor=redactor)
         self.sink = self.works.sink
         self.live = self.works.live
+
+    @property
+    def config(self) -> Config:
+        """What is in force."""
+        return self.works.config
 
     # Start.
 
@@ -170,6 +183,8 @@ class Daemon(Service):
             self._close_ports()
             raise
         self.works.guard(browsers=not self._listening.beyond_loopback)
+        if self._load is not None:
+            self._reloader = Reloader(self._load, self.works, self._site, self._listening)
 
     def _listen_aside(self) -> None:
         """Open the listeners that are not for clients.
@@ -194,6 +209,10 @@ class Daemon(Service):
         super().startService()
         self._greet()
         self._reminder.start(REMIND, now=False)
+        if self._reloader is not None:
+            # A terminal that hangs up says the same as a reload: whoever had it is gone.
+            hung_up = self.quit if self._at_terminal else self._reloader.reload
+            signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(hung_up))
         self.works.start().addCallbacks(self._opened, self._not_opened)
         # What is there now stays: the collector need not look at it again and again.
         gc.collect()
@@ -235,7 +254,7 @@ class Daemon(Service):
     def _start_mode(self) -> list[str]:
         """Set the configured mode; what to tell about it."""
         notes = []
-        answer = self.control.run(self.config.faults.mode)
+        answer = self.control.start_mode(self.config.faults.mode)
         if not answer.ok:
             raise StartError(f"faults.mode: {answer.text.splitlines()[0]}")
         shares = [one for one in self.works.engine.rules if isinstance(one.rule.when, Share)]
@@ -256,6 +275,7 @@ class Daemon(Service):
         from llmproxyd.operator import stdin
 
         kind = stdin.kind_of_stdin()
+        self._at_terminal = kind == "terminal"
         if kind == "terminal" and self.output.terminal:
             from llmproxyd.operator import terminal
 
@@ -331,6 +351,8 @@ class Daemon(Service):
     @property
     def listening(self) -> Listening:
         """The open ports, once they are."""
+        if self._reloader is not None:
+            return self._reloader.listening
         assert self._listening is not None, "it is not listening yet"
         return self._listening
 
@@ -373,42 +395,25 @@ class Daemon(Service):
     # Stop.
 
     def stopService(self) -> Deferred[None] | None:
-        """Close the ports, let running requests end (``server.drain_timeout``), then the rest."""
+        """Let running requests end (``server.drain_timeout``), then close the rest."""
         super().stopService()
         if self._reminder.running:
             self._reminder.stop()
         if self._listening is None:
             return None
         self.log.info("Stopping")
-        closed = self._close_ports()
-        self._site.close_idle()
         if self._ready_file is not None:
             ready.forget(self._ready_file)
         if self._console is not None:
             self._console.stop()
-        return closed.addCallback(lambda _: self._drain()).addBoth(self._finish)
+        server = self.config.server
+        drain = Drain(self.reactor, self.pipeline, delay=server.drain_delay, timeout=server.drain_timeout)
+        return drain.run(self._close).addBoth(self._finish)
 
-    def _drain(self) -> Deferred[None]:
-        idle = self.pipeline.when_idle()
-        count = len(self.pipeline.active)
-        if not count:
-            return idle
-        timeout = self.config.server.drain_timeout
-        late = self.reactor.callLater(timeout, self.pipeline.cut_all)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self.reactor.callFromThread(self.pipeline.cut_all))
-        self.log.info(
-            "Finishing {count} running request{s}, for {timeout} at most; Ctrl-C or SIGTERM again cuts them",
-            count=count,
-            s="" if count == 1 else "s",
-            timeout=format_duration(timeout),
-        )
-
-        def over(result: None) -> None:
-            if late.active():
-                late.cancel()
-
-        return idle.addCallback(over)
+    def _close(self) -> Deferred[Any]:
+        """Let no further request in."""
+        self._site.close_idle()
+        return self._close_ports()
 
     def _finish(self, result: object) -> Deferred[None]:
         self._requests.flush()
@@ -424,7 +429,7 @@ class Daemon(Service):
         return self.works.stop()
 
     def _close_ports(self) -> Deferred[Any]:
-        listening = [] if self._listening is None else [self._listening]
+        listening = [] if self._listening is None else [self.listening]
         ports = [port for one in (*listening, *self._aside) for port in one.ports]
         return DeferredList([maybeDeferred(port.stopListening) for port in ports])
 

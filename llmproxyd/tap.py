@@ -23,7 +23,7 @@ from twisted.python.logfile import LogFile
 from llmproxyd.config.dump import dump
 from llmproxyd.config.load import ConfigError, load, presets
 from llmproxyd.config.schema import Config
-from llmproxyd.faults.language import LanguageError, parse_mode
+from llmproxyd.faults.language import LanguageError, parse
 from llmproxyd.listen import StartError, endpoints
 from llmproxyd.observe.logs import Observer
 from llmproxyd.observe.output import Output
@@ -101,13 +101,7 @@ class Options(usage.Options):
         """
         try:
             self.providers = registry()
-            self.config = load(
-                file=self["config"],
-                preset=self["preset"],
-                environ=os.environ,
-                overrides=self._overrides(),
-                providers=self.providers,
-            )
+            self.config = self.load()
         except (ConfigError, ProviderError) as error:
             _fail(str(error))
         if self["print-config"]:
@@ -120,6 +114,19 @@ class Options(usage.Options):
             raise SystemExit(0)
         self._keep_no_pidfile()
 
+    def load(self) -> Config:
+        """The configuration as it stands now.
+
+        :raises ConfigError: it cannot be used.
+        """
+        return load(
+            file=self["config"],
+            preset=self["preset"],
+            environ=os.environ,
+            overrides=self._overrides(),
+            providers=self.providers,
+        )
+
     def _overrides(self) -> dict[tuple[str, ...], tuple[object, str]]:
         found: dict[tuple[str, ...], tuple[object, str]] = {}
         if self["port"] is not None or self["interface"] is not None:
@@ -127,7 +134,7 @@ class Options(usage.Options):
             found[("listen",)] = (listening, "--port" if self["port"] is not None else "--interface")
         if self["mode"] is not None:
             try:
-                parse_mode(self["mode"])
+                parse(self["mode"])
             except LanguageError as error:
                 raise usage.UsageError(f"--mode: {error}") from None
             found[("faults", "mode")] = (self["mode"], "--mode")
@@ -179,12 +186,13 @@ class Top(Service):
         requests = RequestLog(
             self.output, self._reactor, time.time, as_json=as_json, least=config.logging.level
         )
+        redactor = Redactor(secrets_in(config))
         self.observer = Observer(
             self.output,
             config.logging.level,
             as_json=as_json,
             before=requests.flush,
-            redactor=Redactor(secrets_in(config)),
+            redactor=redactor,
         )
         ready_file = options["ready-file"]
         try:
@@ -197,6 +205,8 @@ class Top(Service):
                 require_faults=self._require_faults,
                 ready_file=None if ready_file is None else Path(ready_file).absolute(),
                 as_json=as_json,
+                redactor=redactor,
+                load=options.load,
             )
         except StartError as error:
             _fail(str(error))

@@ -20,6 +20,8 @@ from llmproxyd.model import Request
 CHALLENGE = ((b"www-authenticate", b'Bearer realm="llmproxyd"'),)
 """Belongs on every 401 (RFC 9110 §15.5.2)."""
 
+MISSING = "Present a token of this proxy where your client has its API key."
+
 AMBIGUOUS = (
     "The request presents several different tokens, and which of them counts would be a guess; send one."
 )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
 from llmproxyd.access.allowlist import Allow
 from llmproxyd.access.presented import CHALLENGE
-from llmproxyd.access.tokens import new_id
 from llmproxyd.errors import Refused
 from llmproxyd.redaction import Secret
 
@@ -137,16 +136,6 @@ def check(project: Project, token: Token, wall: float, *, used: int, enforce_act
         raise Refused(429, "rate_limit_exceeded", _USED_UP, ((b"retry-after", b"%d" % USED_UP_WAIT),))
 
 
-def new_project_id(random: bytes) -> str:
-    """The id of a project, from ten random bytes."""
-    return new_id("proj_", random)
-
-
-def new_token_id(random: bytes) -> str:
-    """The id of a token, from ten random bytes."""
-    return new_id("tok_", random)
-
-
 def valid_name(text: str) -> str:
     """The name of a project, or what a token is for, without space around it.
 
@@ -170,20 +159,6 @@ def valid_limit(value: object) -> int | None:
     return value
 
 
-def parse_scopes(texts: Iterable[str]) -> frozenset[Scope]:
-    """Scopes by their names.
-
-    :raises ValueError: one is not known.
-    """
-    known = {scope.value: scope for scope in Scope}
-    found = set()
-    for text in texts:
-        if text not in known:
-            raise ValueError(f'found "{text}"; accepted: {", ".join(known)}')
-        found.add(known[text])
-    return frozenset(found)
-
-
 def project_problems(project: Project) -> Iterator[tuple[str, str]]:
     """What is wrong with a project that somebody made: key and words."""
     yield from _name_problems(project.name)
@@ -193,16 +168,6 @@ def project_problems(project: Project) -> Iterator[tuple[str, str]]:
     for name, text in project.allow.problems():
         yield f"allow.{name}", text
     yield from _limit_problems(project.limits)
-
-
-def token_problems(token: Token) -> Iterator[tuple[str, str]]:
-    """What is wrong with a token that somebody made: key and words."""
-    if token.name:
-        yield from _name_problems(token.name)
-    if token.expires_at is not None and not 0 < token.expires_at < 10**12:
-        yield "expires_at", "accepted: seconds since the epoch"
-    yield from _limit_problem("max_requests", token.max_requests)
-    yield from _limit_problems(token.limits)
 
 
 def _name_problems(name: str) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from llmproxyd.admin import local, verbs
+from llmproxyd.admin import lines, local, verbs
 from llmproxyd.admin.client import checked_url
 
 DESCRIPTION = """\
@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     _token(tree.group("token", "tokens: what clients present instead of a provider's key"))
     _watching(tree)
     _switching(tree)
+    _lines(tree)
     _starting(tree)
     return top
 
@@ -242,11 +243,12 @@ def _watching(tree: _Tree) -> None:
 def _switching(tree: _Tree) -> None:
     fault = tree.verb(
         "fault",
-        verbs.fault,
-        "command faults, in the language of the terminal (n, c, r, u, error KIND, status, help)",
+        lines.fault,
+        "command faults, in the operator's language (n, c, r, u, error KIND, list, add, rm, clear)",
         "fault r 3 retry_after=2",
         "fault 'c 30%' for=5m",
         "fault n",
+        "fault add r 30% upstream=openai for=10m",
     )
     fault.add_argument("line", nargs="*", metavar="WORD")
     breaker = tree.verb(
@@ -269,8 +271,46 @@ def _switching(tree: _Tree) -> None:
     rotate.add_argument("--to", metavar="@FILE|-", help="the new key; without it, it is asked for")
 
 
+def _lines(tree: _Tree) -> None:
+    """Verbs that are lines of the operator's language, as they are."""
+    run = tree.verb(
+        "run",
+        lines.run,
+        "do a line of the operator's language",
+        "run help all",
+        "run 'upstream drain my-vllm'",
+    )
+    run.add_argument("line", nargs=argparse.REMAINDER, metavar="WORD")
+    run.set_defaults(words=())
+    requests = tree.verb(
+        "requests",
+        lines.requests,
+        "show the last requests; with tail, those that follow as well",
+        "requests 100 'status>=500' upstream=openai",
+        "requests tail 'duration>2s'",
+    )
+    requests.add_argument("line", nargs="*", metavar="tail|N|FILTER")
+    for name, about, shown, example in (
+        ("explain", "tell all that is known of one request", "ID", "explain req_…"),
+        ("upstream", "show the upstreams, drain or enable one", "WORD", "upstream drain my-vllm"),
+        ("connections", "show the connections of clients", "WORD", "connections"),
+        ("version", "show the versions of the daemon and of what it runs on", "WORD", "version"),
+        ("log", "set how much a part of the daemon logs", "WORD", "log level llmproxyd debug"),
+    ):
+        verb = tree.verb(name, lines.run, about, example)
+        verb.add_argument("line", nargs="*", metavar=shown)
+        verb.set_defaults(words=(name,))
+    shutdown = tree.verb("shutdown", lines.shutdown, "stop the daemon", "shutdown --yes")
+    shutdown.add_argument("--yes", "-y", action="store_true", help="do not ask at a terminal")
+
+
 def _starting(tree: _Tree) -> None:
     config = tree.group("config", "configuration")
+    for name, about in (
+        ("diff", "show what a reload would change"),
+        ("reload", "have the daemon go by its configuration as it is now"),
+    ):
+        config.verb(name, lines.run, about, f"config {name}").set_defaults(words=("config", name), line=())
     config.verb("show", verbs.config_show, "show the configuration in force, secrets redacted", "config show")
     check = config.verb(
         "check",

@@ -152,7 +152,7 @@ ANSWERS: Mapping[str, Schema] = {
     "KeyRotated": record({"credentials": COUNT}),
     "Purged": record({"purged": COUNT}),
     "Faults": record(_FAULTS),
-    "Commanded": record({"text": TEXT, **_FAULTS}),
+    "Commanded": record({"text": TEXT, "ok": FLAG, "data": {}, **_FAULTS}),
     "Breakers": record({"breakers": listing(ANYTHING)}),
     "Tested": {
         "type": "object",

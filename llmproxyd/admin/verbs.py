@@ -14,7 +14,7 @@ from typing import Any
 
 from llmproxyd.admin.client import Client
 from llmproxyd.admin.secrets import SecretSource
-from llmproxyd.admin.tables import members, plain, table
+from llmproxyd.control.tables import members, plain, table
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
@@ -336,13 +336,6 @@ def cache_purge(given: Namespace, desk: Desk) -> int:
     body = {name: value for name, value in wanted.items() if value is not None}
     gone = desk.client.call("POST", "cache", "purge", body=body)
     return desk.show(gone, f"Entries purged: {gone['purged']}")
-
-
-def fault(given: Namespace, desk: Desk) -> int:
-    """Command faults."""
-    line = " ".join(given.line) or "status"
-    answer = desk.client.call("POST", "faults", body={"command": line})
-    return desk.show(answer, answer["text"].rstrip("\n"))
 
 
 def breaker(given: Namespace, desk: Desk) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 
-from llmproxyd.config import env, gatewaycheck, imports, placed, upstreams, variables, yamltree
+from llmproxyd.config import env, gatewaycheck, imports, operators, placed, upstreams, variables, yamltree
 from llmproxyd.config.convert import Walker
 from llmproxyd.config.crosscheck import crosscheck
 from llmproxyd.config.destinations import DEFAULT_POLICY
@@ -70,7 +70,7 @@ def load(
         raise ConfigError(sorted(dict.fromkeys(problems), key=_place))
     warnings = written.warnings + warnings + secrets.warnings
     warnings += _readable_by_others(path, secrets) + _readable_keys(config)
-    warnings += gatewaycheck.warnings(config, walker)
+    warnings += gatewaycheck.warnings(config, walker) + operators.warnings(config.operator)
     return replace(
         config,
         source=path,

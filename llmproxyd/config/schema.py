@@ -22,6 +22,7 @@ from llmproxyd.config.destinations import Route as Route
 from llmproxyd.config.destinations import Upstream as Upstream
 from llmproxyd.config.endpoints import place
 from llmproxyd.config.gateway import Access, Admin, Audit, CacheSettings, Events, Metrics
+from llmproxyd.config.journal import Journal
 from llmproxyd.config.kinds import (
     Endpoint,
     FaultKindName,
@@ -35,7 +36,8 @@ from llmproxyd.config.kinds import (
     UpstreamName,
     UpstreamReference,
 )
-from llmproxyd.config.markers import FILLED_IN, POSITIVE, AtLeast
+from llmproxyd.config.markers import POSITIVE, AtLeast
+from llmproxyd.config.operators import Operator as Operator
 from llmproxyd.config.reflect import NOT_A_KEY
 from llmproxyd.faults import language
 from llmproxyd.faults.rules import Match, Rule
@@ -57,6 +59,7 @@ class Server:
     :param header_timeout: seconds for the head of a request, from its first byte.
     :param idle_timeout: seconds in which a client may do nothing: send no further request, no more of
         a body that it has begun, read nothing of its answer.
+    :param drain_delay: seconds between saying that it stops (``/health/ready``) and listening no more.
     :param drain_timeout: seconds granted to open requests when stopping.
     :param error_headers: tell in header fields where an error was made.
     :param open: a stored key may be spent by whoever reaches the listener.
@@ -68,6 +71,7 @@ class Server:
     max_headers: Annotated[Size, AtLeast(1024)] = 64 * 1024
     header_timeout: Positive = 30.0
     idle_timeout: Positive = 75.0
+    drain_delay: Duration = 0.0
     drain_timeout: Duration = 30.0
     error_headers: bool = True
     open: bool = False
@@ -192,19 +196,6 @@ class ErrorLogging:
 
 
 @dataclass(frozen=True, slots=True)
-class Operator:
-    """Where commands come from.
-
-    :param stdin: ``auto`` reads a terminal whose foreground we have, and a pipe.
-    :param faults: whether faults can be commanded; by default not where access is on, so that
-        nobody breaks customers by a stray ``c``.
-    """
-
-    stdin: Literal["auto"] | bool = "auto"
-    faults: Annotated[bool, FILLED_IN] = True
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
     """What is in force.
 
@@ -233,6 +224,7 @@ class Config:
     events: Events = Events()
     audit: Audit = Audit()
     metrics: Metrics = Metrics()
+    journal: Journal = Journal()
     admin: Admin = Admin()
     operator: Operator = Operator()
     source: Path | None = field(default=None, metadata=NOT_A_KEY, compare=False)
@@ -252,7 +244,13 @@ class Config:
     def _taken(self) -> Iterator[tuple[str, str]]:
         """The listeners of our own that stand where another one does."""
         known = [("listen", place(endpoint)) for endpoint in self.listen]
-        for key, endpoint in (("metrics.listen", self.metrics.listen), ("admin.listen", self.admin.listen)):
+        others = (
+            ("metrics.listen", self.metrics.listen),
+            ("admin.listen", self.admin.listen),
+            ("operator.telnet.listen", self.operator.telnet.listen),
+            ("operator.ssh.listen", self.operator.ssh.listen),
+        )
+        for key, endpoint in others:
             if endpoint is None:
                 continue
             here = place(endpoint)

@@ -10,7 +10,19 @@ from typing import Any
 from llmproxyd.access.allowlist import Allow
 from llmproxyd.access.projects import Limits, Project, Scope, Token
 from llmproxyd.config import texts
-from llmproxyd.control.forms import Choice, Flag, Form, Kind, ListOf, MapOf, Nullable, Text, Whole
+from llmproxyd.control.forms import (
+    Choice,
+    Flag,
+    Form,
+    Invalid,
+    Kind,
+    ListOf,
+    MapOf,
+    Nullable,
+    Text,
+    Whole,
+    Wrong,
+)
 from llmproxyd.control.moments import ACCEPTED, PATTERN, parse_moment, stamp
 from llmproxyd.redaction import Secret
 from llmproxyd.units import parse_duration
@@ -131,11 +143,18 @@ class AccessForms:
 
 
 def allow_of(read: Mapping[str, Any], base: Allow = ALL) -> Allow:
-    """*base* with what was given in place of its members."""
+    """*base* with what was given in place of its members.
+
+    :raises Invalid: 400, for a pattern that no path could be held against.
+    """
     given = dict(read)
     if "params" in given:
         given["params"] = MappingProxyType(dict(given["params"]))
-    return replace(base, **given)
+    allow = replace(base, **given)
+    wrong = [Wrong(f"/allow/{key}", "a value that cannot be meant", text) for key, text in allow.problems()]
+    if wrong:
+        raise Invalid(wrong)
+    return allow
 
 
 def limits_of(read: Mapping[str, Any], base: Limits = UNLIMITED) -> Limits:

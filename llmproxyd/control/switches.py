@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from llmproxyd.config.problems import quoted
+from llmproxyd.control.answers import ONCE
 from llmproxyd.control.calls import Auditing, Caller, Recorder, verb
 from llmproxyd.control.forms import taken
 from llmproxyd.control.switchforms import BREAKER, COMMAND
-from llmproxyd.control.verbs import ACTIONS, Answer, Control
+from llmproxyd.control.verbs import Control
 from llmproxyd.errors import Refused
-from llmproxyd.faults import words
-from llmproxyd.faults.choose import Engine, Running
-from llmproxyd.faults.language import LanguageError, Quit, parse
 from llmproxyd.resilience.breakers import Breakers
 
 
@@ -30,27 +30,19 @@ class Switches:
         self,
         control: Control,
         *,
-        engine: Engine,
         breakers: Breakers,
         monotonic: Callable[[], float],
         audit: Auditing,
     ) -> None:
         self._control = control
-        self._engine = engine
         self._breakers = breakers
         self._monotonic = monotonic
+        self._audit = audit
         self._recorder = Recorder(audit)
 
     def faults(self) -> dict[str, Any]:
-        """The operator's mode and the rules of the file that can still fire."""
-        mode = self._engine.mode
-        return {
-            "active": self._control.active(),
-            "words": self._control.mode_in_words(),
-            "mode": None if mode is None else self._running(mode),
-            "rules": [self._running(one) for one in self._engine.rules],
-            "seed": self._control.seed,
-        }
+        """The operator's mode and the rules that can still fire."""
+        return self._control.faults()
 
     def breakers(self) -> dict[str, Any]:
         """Every breaker that has been needed so far."""
@@ -60,19 +52,13 @@ class Switches:
     @verb
     async def run(self, caller: Caller, given: Mapping[str, object]) -> dict[str, Any]:
         """Do what a line of the operator's language says."""
-        line = taken(COMMAND, given)["command"].strip()
-        try:
-            command = parse(line)
-        except LanguageError as error:
-            raise Refused(400, "command_refused", f"{error}; nothing has changed") from None
-        if isinstance(command, Quit):
-            raise Refused(400, "command_refused", "The daemon is stopped by whoever started it.")
-        action = ACTIONS.get(type(command))
-        if action is None:
-            answer = self._done(line)
-        else:
-            answer = await self._on_record(caller, action, line)
-        return {"text": answer.text, **self.faults()}
+        line = taken(COMMAND, given)["command"]
+        answer = self._control.run(line, caller, console=ONCE, audit=self._audit)
+        if isinstance(answer, Deferred):
+            answer = await answer
+        if answer.error is not None:
+            raise answer.error
+        return {"text": answer.text, "ok": answer.ok, "data": answer.data, **self.faults()}
 
     @verb
     async def switch_breaker(self, caller: Caller, given: Mapping[str, object]) -> dict[str, Any]:
@@ -97,28 +83,3 @@ class Switches:
             after={"state": "open" if trip else "closed"},
         )
         return self.breakers()
-
-    async def _on_record(self, caller: Caller, action: str, line: str) -> Answer:
-        async def done() -> Answer:
-            return self._done(line)
-
-        before = {"faults": self._control.mode_in_words()}
-        return await self._recorder.make(caller, action, quoted(line)[1:-1], done, before=before)
-
-    def _done(self, line: str) -> Answer:
-        answer = self._control.run(line, who=None)
-        if not answer.ok:
-            raise Refused(400, "command_refused", answer.text.splitlines()[0])
-        return answer
-
-    def _running(self, one: Running) -> dict[str, Any]:
-        rule, now = one.rule, self._monotonic()
-        return {
-            "name": rule.name,
-            "error": str(rule.kind),
-            "words": words.describe(one, now),
-            "remaining": one.remaining,
-            "passing": one.passing,
-            "hits": one.hits,
-            "ends_in": None if one.ends is None else round(max(0.0, one.ends - now), 3),
-        }

@@ -9,7 +9,7 @@ from llmproxyd.control.forms import BAD, Choice, Form, Schema, Text, Wrong, foun
 ACTIONS = ("trip", "reset")
 
 COMMAND = Form(
-    {"command": Text('a line such as "r 3 retry_after=2" or "n"', r"[^\x00-\x1f\x7f-\x9f]{1,500}", 500)},
+    {"command": Text('a line such as "r 3 retry_after=2" or "n"', r"[^\x00-\x1f\x7f-\x9f]{1,8000}", 8000)},
     required=("command",),
 )
 BREAKER = Form(

@@ -1,4 +1,4 @@
-"""What an operator can do: one method a verb, shared by every console.
+"""What an operator can do, by lines of one language, shared by every console and the admin API.
 
 Consoles only translate: they hand a line to :meth:`Control.run` and show what comes back.  A
 command that is refused leaves everything as it was.
@@ -6,68 +6,51 @@ command that is refused leaves everything as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
+from collections.abc import Callable, Iterable
+from inspect import isawaitable
+from typing import Any
 
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from llmproxyd.control.answers import OWN, Answer, Console
+from llmproxyd.control.calls import Auditing, Caller, in_words
+from llmproxyd.control.dispatch import HANDLERS
+from llmproxyd.control.means import NO_MEANS, Means
+from llmproxyd.control.rehearsal import Rehearsal
+from llmproxyd.control.tables import table
+from llmproxyd.control.turn import Turn, auditing, refusal, written
 from llmproxyd.control.wording import HELP, breaker_in_words
-from llmproxyd.faults import words
-from llmproxyd.faults.choose import Engine, Running
-from llmproxyd.faults.language import (
-    ClearFault,
-    Command,
-    Help,
-    LanguageError,
-    Quit,
-    ResetBreaker,
-    SetFault,
-    ShowBreakers,
-    Status,
-    TripBreaker,
-    parse,
-    shown,
-)
-from llmproxyd.faults.rules import Rule, Share
-from llmproxyd.model import Change, Event, FaultsChanged
+from llmproxyd.errors import Refused
+from llmproxyd.faults.choose import Engine
+from llmproxyd.faults.language import LanguageError, shown
+from llmproxyd.language.complete import complete
+from llmproxyd.language.table import TABLE
+from llmproxyd.model import Change, Event
 from llmproxyd.resilience.breaker import Breaker
 from llmproxyd.resilience.breakers import Breakers
+from llmproxyd.store.interface import Conflict, StoreUnavailable
 
-RULE = "=" * 60
+CONSOLE = Caller("console")
+"""Whoever is at a console that does not say who."""
 
-ACTIONS: Mapping[type, str] = {
-    SetFault: "fault.set",
-    ClearFault: "fault.clear",
-    TripBreaker: "breaker.trip",
-    ResetBreaker: "breaker.reset",
-    Quit: "daemon.stop",
-}
-"""What each command that changes anything is called in the audit log."""
+LONGEST = 8192
+"""Characters of a line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a command came to, as text of whole lines.
-
-    :param ok: ``False`` when it was refused and nothing has changed.
-    """
-
-    text: str
-    ok: bool = True
-
-
-class Control:
+class Control(Rehearsal):
     """The verbs.
 
-    :param upstreams: the names that ``upstream=`` may have.
     :param breakers: those that were needed so far.
-    :param handled: how many requests were handled so far.
     :param quit: stops the daemon gracefully.
-    :param draw_seed: makes a seed when a share is set and none was configured.
-    :param seed: the configured seed, if any.
-    :param allowed: whether faults may be set here (``operator.faults``).
-    :param symbols: whether the readers' terminal shows more than ASCII.
-    :param record: takes each change that was commanded, for the audit log; it must not fail.
+    :param record: puts a change on record before it is made; where its Deferred fails, the change is
+        refused.  One that returns anything else must not fail.
+    :ivar means: what else there is; may be replaced at any time.
+
+    The other parameters are those of :class:`~llmproxyd.control.rehearsal.Rehearsal`.
     """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -84,119 +67,127 @@ class Control:
         allowed: bool = True,
         symbols: bool = True,
         record: Callable[[Change], object] = lambda change: None,
+        means: Means = NO_MEANS,
     ) -> None:
-        self._engine = engine
-        self._emit = emit
-        self._monotonic = monotonic
-        self._upstreams = sorted(upstreams)
-        self._breakers = breakers
-        self._handled = handled
+        super().__init__(
+            engine,
+            emit=emit,
+            monotonic=monotonic,
+            upstreams=upstreams,
+            handled=handled,
+            draw_seed=draw_seed,
+            seed=seed,
+            allowed=allowed,
+            symbols=symbols,
+        )
+        self.breakers = breakers
+        self.means = means
         self._quit = quit
-        self._draw_seed = draw_seed
-        self._allowed = allowed
-        self._symbols = symbols
-        self._record = record
-        self.seed = seed
-        engine.when_mode_ends(self._ended)
-        if seed is not None:
-            engine.reseed(seed)
+        self._audit = auditing(record)
 
-    def run(self, line: str, who: str | None = "console") -> Answer:
-        """Do what *line* says.
+    def run(
+        self,
+        line: str,
+        caller: Caller | None = CONSOLE,
+        *,
+        console: Console = OWN,
+        audit: Auditing | None = None,
+    ) -> Answer | Deferred[Answer]:
+        """Do what *line* says.  It never raises, and a Deferred never fails.
 
-        :param who: for the audit log; ``None`` where it is on record already.
+        The Deferred comes only where something must be waited for (the store, the audit log); a
+        console takes no further line until it has fired.
+
+        :param caller: for the audit log; ``None`` where it is on record already.
+        :param audit: puts changes on record instead of the control's own way.
         """
-        try:
-            command = parse(line)
-        except LanguageError as error:
-            return _refusal(error)
-        before = self.mode_in_words()
-        try:
-            answer = self._do(command)
-        except LanguageError as error:
-            answer = _refusal(error)
-        action = ACTIONS.get(type(command))
-        if action is not None and who is not None:
-            self._record(
-                Change(
-                    who=who,
-                    address="-",
-                    action=action,
-                    target=shown(line.strip()),
-                    before={"faults": before},
-                    after={"faults": self.mode_in_words()},
-                    outcome="ok" if answer.ok else "refused",
-                )
-            )
+        if caller is None:
+            caller, audit = CONSOLE, _nowhere
+        waiting = Deferred.fromCoroutine(self._run(line, caller, console, audit or self._audit))
+        # Most verbs are done at once: their answer is there without a Deferred.
+        return waiting.result if waiting.called and isinstance(waiting.result, Answer) else waiting
+
+    def start_mode(self, line: str) -> Answer:
+        """Set the mode that the configuration asks for, which nobody commanded."""
+        answer = self.run(line, None)
+        assert isinstance(answer, Answer), "faults are set at once"
         return answer
 
-    def _do(self, command: Command) -> Answer:
-        """Do *command*.
+    def complete(self, text: str) -> list[str]:
+        """What the last word of *text* may be, as whole words; none where nothing is known."""
+        if len(text) > LONGEST or not self._may_be_read(text):
+            return []
+        return complete(TABLE, text, self._names)
 
-        :raises LanguageError: it is refused.
-        """
-        if isinstance(command, SetFault):
-            return self.set_fault(command.rule)
-        if isinstance(command, ClearFault):
-            return self.clear_fault(command.note)
-        if isinstance(command, TripBreaker):
-            return self.trip_breaker(command.name)
-        if isinstance(command, ResetBreaker):
-            return self.reset_breaker(command.name)
-        if isinstance(command, ShowBreakers):
-            return self.show_breakers()
-        if isinstance(command, Status):
-            return self.status()
-        if isinstance(command, Help):
-            return self.help()
-        return self.quit()
+    def holds_secret(self, line: str) -> bool:
+        """Whether *line* must be kept out of histories and logs (a provider's key, a token may be in it)."""
+        try:
+            verb, at = TABLE.named(line)
+        except LanguageError:
+            return False
+        rest = line[at:]
+        return any(one.secret and one.name in rest.lower() for one in verb.options) or (
+            verb.words[0] == "token" and "sk-" in rest
+        )
 
-    def set_fault(self, rule: Rule) -> Answer:
-        """Make *rule* the operator's mode.
+    async def _run(self, line: str, caller: Caller, console: Console, audit: Auditing) -> Answer:
+        as_json = console.json
+        try:
+            if len(line) > LONGEST:
+                raise LanguageError(f"the line is longer than {LONGEST} characters")
+            as_json = as_json or line.rstrip().endswith("--json")
+            call = TABLE.parse(line)
+            turn = Turn(control=self, call=call, line=line, caller=caller, console=console, audit=audit)
+            answer: Any = HANDLERS[call.verb.name](turn)
+            if isawaitable(answer):
+                answer = await answer
+        except (LanguageError, Refused) as error:
+            answer = refusal(error)
+        except (StoreUnavailable, Conflict) as error:
+            answer = refusal(in_words(error))
+        except Exception:
+            self.log.failure("a command failed")
+            answer = refusal(Refused(500, "internal_error", "That failed; the daemon's log says why."))
+        return written(answer, as_json)
 
-        :raises LanguageError: faults are off here, or it names an upstream that is not there.
-        """
-        self.check(rule)
-        notes = []
-        self._engine.set_mode(rule)
-        if isinstance(rule.when, Share) and (note := self.ensure_seed()):
-            notes.append(note)
-        if note := words.retry_note(rule):
-            notes.append(note)
-        self._changed()
-        return self._shown(notes)
+    def _names(self, what: str) -> Iterable[str]:
+        """Names of *what*, for completion."""
+        if what == "upstream":
+            return self.upstreams
+        if what == "breaker":
+            return [one.name for one in self.breakers]
+        if what == "rule":
+            return [one.rule.name for one in self.engine.rules]
+        if what == "verb":
+            return ["all", *TABLE.firsts]
+        if what == "namespace":
+            return self.means.namespaces()
+        return ()
 
-    def clear_fault(self, note: str = "") -> Answer:
-        """Pass everything through (rules of the file stay as they are)."""
-        had = self._engine.mode is not None
-        self._engine.set_mode(None)
-        if had:
-            self._changed()
-        notes = [note] if note else []
-        if self._engine.rules:
-            notes.append("The rules of the configuration file are still active.")
-        return self._shown(notes)
+    @staticmethod
+    def _may_be_read(text: str) -> bool:
+        return text.replace("\t", " ").isprintable()
 
-    def status(self) -> Answer:
-        """The mode, the rules and the request count."""
-        return self._shown([])
+    # Breakers, and the rest that is no part's.
 
-    def show_breakers(self) -> Answer:
+    def show_breakers(self, *, colour: bool = False) -> Answer:
         """Every breaker that has been needed so far, with its state."""
-        now = self._monotonic()
-        found = [one.snapshot(now) for one in self._breakers]
+        now = self.monotonic()
+        found = [one.snapshot(now) for one in self.breakers]
+        data = {"breakers": [one.told() for one in found]}
         if not found:
-            return Answer("No breaker yet: none is configured, or no request has come to one.\n")
-        width = max(len(shown(one.name)) for one in found)
-        return Answer("".join(f"{shown(one.name):<{width}}  {breaker_in_words(one)}\n" for one in found))
+            text = "No breaker yet: none is configured, or no request has come to one.\n"
+            return Answer(text, data=data)
+        rows = [(shown(one.name), breaker_in_words(one)) for one in found]
+        lines = table(("", ""), rows, colour=colour).split("\n")[1:]
+        return Answer("\n".join(lines) + "\n", data=data)
 
     def trip_breaker(self, name: str) -> Answer:
         """Open the breaker *name*.
 
         :raises LanguageError: there is no such breaker.
         """
-        breaker = self._breaker(name)
-        breaker.trip(self._monotonic())
+        self.find_breaker(name).trip(self.monotonic())
         return self.show_breakers()
 
     def reset_breaker(self, name: str) -> Answer:
@@ -204,13 +195,17 @@ class Control:
 
         :raises LanguageError: there is no such breaker.
         """
-        self._breaker(name).reset(self._monotonic())
+        self.find_breaker(name).reset(self.monotonic())
         return self.show_breakers()
 
-    def _breaker(self, name: str) -> Breaker:
-        breaker = self._breakers.find(name)
+    def find_breaker(self, name: str) -> Breaker:
+        """The breaker *name*.
+
+        :raises LanguageError: there is none.
+        """
+        breaker = self.breakers.find(name)
         if breaker is None:
-            known = ", ".join(shown(one.name) for one in self._breakers) or "none so far"
+            known = ", ".join(shown(one.name) for one in self.breakers) or "none so far"
             raise LanguageError(f'there is no breaker "{shown(name)}" (known: {known})')
         return breaker
 
@@ -223,65 +218,6 @@ class Control:
         self._quit()
         return Answer("Stopping.\n")
 
-    def check(self, rule: Rule) -> None:
-        """Refuse a *rule* that cannot be meant.
 
-        :raises LanguageError: see :meth:`set_fault`.
-        """
-        if not self._allowed:
-            raise LanguageError("faults may not be set here (operator.faults: true allows them)")
-        name = rule.match.upstream
-        if name is not None and name not in self._upstreams:
-            near = get_close_matches(name, self._upstreams, 1)
-            hint = f'; did you mean "{near[0]}"?' if near else ""
-            known = ", ".join(self._upstreams)
-            raise LanguageError(f'there is no upstream "{shown(name)}"{hint} (known: {known})')
-
-    def ensure_seed(self) -> str | None:
-        """Seed the shares once; what to tell about it, ``None`` when a seed was set before."""
-        if self.seed is not None:
-            return None
-        self.seed = self._draw_seed()
-        self._engine.reseed(self.seed)
-        return f"Shares are drawn with seed {self.seed}; faults.seed: {self.seed} repeats this run."
-
-    def mode_in_words(self) -> str:
-        """The operator's mode and the rules at work, in one line."""
-        running = self._running()
-        if not running:
-            return words.NO_ERROR
-        now = self._monotonic()
-        return "; ".join(words.describe(one, now) for one in running)
-
-    def active(self) -> bool:
-        """Whether any fault can still hit a request."""
-        return bool(self._running())
-
-    def prompt(self) -> str:
-        """The prompt, with an active fault in it."""
-        active = words.prompt_words(self._engine.mode, self._engine.rules)
-        return f"[{active}] Enter command: " if active else "Enter command: "
-
-    def _running(self) -> list[Running]:
-        mode = self._engine.mode
-        return [*([] if mode is None else [mode]), *self._engine.rules]
-
-    def _shown(self, notes: list[str]) -> Answer:
-        mode = self._engine.mode
-        now = self._monotonic()
-        text = words.NO_ERROR if mode is None else words.describe(mode, now)
-        sign = words.symbol(None if mode is None else mode.rule.kind) + " " if self._symbols else ""
-        lines = [RULE, f"Current mode: {sign}{text}"]
-        lines += [f"Rule {one.rule.name}: {words.describe(one, now)}" for one in self._engine.rules]
-        lines += [f"Requests handled: {self._handled()}", RULE, *notes]
-        return Answer("\n".join(lines) + "\n")
-
-    def _changed(self) -> None:
-        self._emit(FaultsChanged(self.mode_in_words(), "by command", commanded=True))
-
-    def _ended(self, cause: str) -> None:
-        self._emit(FaultsChanged(self.mode_in_words(), cause, commanded=False))
-
-
-def _refusal(error: LanguageError) -> Answer:
-    return Answer(f"{error}\nNothing has changed. Type help for the commands.\n", ok=False)
+def _nowhere(change: Change) -> Deferred[None]:
+    return succeed(None)

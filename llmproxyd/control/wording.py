@@ -1,8 +1,10 @@
-"""What consoles are told: the help, and breakers in words."""
+"""What consoles are told: help on everything and on single verbs, and breakers in words."""
 
 from __future__ import annotations
 
 from llmproxyd.faults.language import KINDS, MODIFIER_HELP, OPTIONS
+from llmproxyd.language.grammar import Verb
+from llmproxyd.language.table import TABLE
 from llmproxyd.resilience.breaker import Snapshot
 from llmproxyd.units import format_duration
 
@@ -45,4 +47,35 @@ Options, after the modifier: {", ".join(f"{name}=" for name in OPTIONS)}
   r 3 retry_after=2        the answer says to come back in 2 seconds
   c after=1                let one request pass, then fail the next
   u * for=5m model=gpt-4*  every request for such a model, for five minutes
+More verbs: fault, requests, explain, connections, cache, upstream, test, project, token, usage, config,
+  log, version, shutdown; help VERB explains one, help all lists all.  --json ends any line.
 """
+
+
+def help_of(verb: Verb) -> str:
+    """How *verb* is written, and what it does."""
+    lines = [verb.usage, f"  {verb.about}"]
+    width = max((len(_long(one.name, one.shows)) for one in verb.options), default=0)
+    lines += [f"  {_long(one.name, one.shows):<{width}}  {one.about}" for one in verb.options]
+    lines += [f"  for example: {one}" for one in verb.examples]
+    return "\n".join(lines) + "\n"
+
+
+def _long(name: str, shows: str) -> str:
+    return f"{name} {shows}".rstrip()
+
+
+def help_on_all() -> str:
+    """Each verb on a line, below the title of its section."""
+    lines: list[str] = []
+    width = 24
+    section = ""
+    for one in TABLE.verbs:
+        if one.hidden:
+            continue
+        if one.section != section:
+            section = one.section
+            lines.append(f"{section}:")
+        usage = " ".join([one.name, *(argument.usage for argument in one.arguments)])
+        lines.append(f"  {usage:<{width}}  {one.about}")
+    return "\n".join(lines) + "\n"

@@ -56,11 +56,11 @@ class Tally:
 
 
 class Engine:
-    """The operator's mode and the rules of the file, tried in this order.
+    """The operator's mode, the operator's standing rules and those of the file, tried in this order.
 
     :param monotonic: seconds, for ``for=``.
     :param random: draws the shares.
-    :param ended: called when the operator's mode has run out, with why in words.
+    :param ended: called when the mode or a rule of the operator's has run out, with why in words.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Engine:
         self._monotonic = monotonic
         self._random = random
         self._mode: Running | None = None
+        self._standing: list[Running] = []
         self._rules = [self._start(rule) for rule in rules]
         self._ended = ended
         self._injected = 0
@@ -95,14 +96,20 @@ class Engine:
 
     @property
     def rules(self) -> tuple[Running, ...]:
-        """The file's rules that can still fire."""
+        """The rules that can still fire: the operator's, then the file's."""
         self._expire()
-        return tuple(self._rules)
+        return (*self._standing, *self._rules)
+
+    @property
+    def standing(self) -> tuple[Running, ...]:
+        """Those of the operator's."""
+        self._expire()
+        return tuple(self._standing)
 
     @property
     def active(self) -> bool:
         """Whether any rule can fire: when not, nothing need be looked at."""
-        return self._mode is not None or bool(self._rules)
+        return self._mode is not None or bool(self._rules) or bool(self._standing)
 
     @property
     def reads_body(self) -> bool:
@@ -112,6 +119,34 @@ class Engine:
     def set_mode(self, rule: Rule | None) -> None:
         """Make *rule* the operator's mode; ``None`` lets everything pass."""
         self._mode = None if rule is None else self._start(rule)
+
+    def preview(self, rule: Rule) -> Running:
+        """*rule* as it would be at work, without any effect."""
+        return self._start(rule)
+
+    def add_rule(self, rule: Rule) -> None:
+        """Have *rule* stand beside the mode; its name is not taken yet."""
+        self._standing.append(self._start(rule))
+
+    def remove_rule(self, name: str) -> bool:
+        """Take the rule of this name away, the operator's or the file's; whether there was one."""
+        for rules in (self._standing, self._rules):
+            for running in rules:
+                if running.rule.name == name:
+                    rules.remove(running)
+                    return True
+        return False
+
+    def clear(self) -> None:
+        """Take the mode and all rules away."""
+        self._mode = None
+        self._standing.clear()
+        self._rules.clear()
+
+    def replace_rules(self, rules: Iterable[Rule]) -> None:
+        """Go by *rules* instead of the file's; one that is the same goes on counting."""
+        known = {running.rule: running for running in self._rules}
+        self._rules = [known.get(rule) or self._start(rule) for rule in rules]
 
     def choose(self, subject: Subject) -> Chosen | None:
         """The fault for *subject*, counted as spent; ``None`` when it passes."""
@@ -126,7 +161,7 @@ class Engine:
         self._random.seed(seed)
 
     def when_mode_ends(self, ended: Callable[[str], None]) -> None:
-        """Call *ended* with the cause whenever the operator's mode has run out."""
+        """Call *ended* with the cause whenever the mode or a standing rule has run out."""
         self._ended = ended
 
     def spend(self, rule: Rule) -> Chosen:
@@ -146,6 +181,7 @@ class Engine:
     def _running(self) -> Iterable[Running]:
         if self._mode is not None:
             yield self._mode
+        yield from self._standing
         yield from self._rules
 
     def _fires(self, running: Running) -> bool:
@@ -177,19 +213,26 @@ class Engine:
             if _idle(running):
                 self._missed_rules.append(running.rule.name)
         # All are off before anybody is told: whoever is told asks what is still at work.
-        mode = next((one for one in over if one is self._mode), None)
-        for running in over:
-            if running is not mode:
-                self._drop(running, "its time is over")
-        if mode is not None:
-            self._drop(mode, "its time is over")
+        told = [self._take_off(running) for running in over]
+        if any(told):
+            self._ended("its time is over")
 
     def _drop(self, running: Running, cause: str) -> None:
+        if self._take_off(running):
+            self._ended(cause)
+
+    def _take_off(self, running: Running) -> bool:
+        """Have it fire no more; whether the operator set it, and is told."""
         if running is self._mode:
             self._mode = None
-            self._ended(cause)
-        else:
-            self._rules.remove(running)
+            return True
+        for rules in (self._standing, self._rules):
+            # By identity: two rules may be equal.
+            for index, one in enumerate(rules):
+                if one is running:
+                    del rules[index]
+                    return rules is self._standing
+        return False
 
 
 def _idle(running: Running) -> bool:

@@ -1,8 +1,8 @@
-"""The operator's language: text to command, pure.
+"""Faults in the operator's language: text to command, pure.
 
-``n``, ``c``, ``r``, ``u`` and ``q`` with the seed's modifiers, ``error KIND …`` for every
-kind of the catalogue, ``status`` and ``help``.  The same grammar serves the terminal,
-``--mode``, the ``faults:`` section of a file and the request field ``x-llmproxyd-fault``.
+``n``, and ``c``, ``r``, ``u`` with the seed's modifiers, and ``error KIND …`` for every kind of
+the catalogue.  The same grammar serves the terminal, ``--mode``, the ``faults:`` section of a file
+and the request field ``x-llmproxyd-fault``.  The other verbs are in :mod:`llmproxyd.language`.
 A text that is not understood raises, with what would be accepted; it never means "nothing".
 """
 
@@ -22,6 +22,10 @@ class LanguageError(ValueError):
     """The text is no command; the message says what was wrong and what is accepted."""
 
 
+class Incomplete(LanguageError):
+    """The text may be the beginning of a command: something is missing at its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class SetFault:
     """Make *rule* the operator's mode."""
@@ -39,41 +43,7 @@ class ClearFault:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ShowBreakers:
-    """Show the circuit breakers."""
-
-
-@dataclass(frozen=True, slots=True)
-class TripBreaker:
-    """Open the breaker *name*, so that its upstream is not asked for a while."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class ResetBreaker:
-    """Close the breaker *name*, and forget what it has counted."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Show the mode and the request count."""
-
-
-@dataclass(frozen=True, slots=True)
-class Help:
-    """Show the commands."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quit:
-    """Stop the daemon gracefully."""
-
-
-Command = SetFault | ClearFault | ShowBreakers | TripBreaker | ResetBreaker | Status | Help | Quit
+Command = SetFault | ClearFault
 
 SHORT: Mapping[str, FaultKind] = {
     "c": ErrorKind.CONTEXT_LENGTH,
@@ -82,21 +52,16 @@ SHORT: Mapping[str, FaultKind] = {
 }
 KINDS: tuple[str, ...] = tuple(kind.value for kind in ErrorKind)
 OPTIONS = ("retry_after", "after", "for", "upstream", "model", "path", "stream")
-COMMANDS = "n, c, r, u, error KIND, breaker, status, help, q"
-BREAKER_HELP = "breaker, breaker trip NAME, breaker reset NAME"
+COMMANDS = "n, c, r, u, error KIND"
 MODIFIER_HELP = (
     'nothing (once), a whole number ("3": that many), a share ("0.3", "30%") or "*" (every request)'
 )
 
-_PLAIN: Mapping[str, Command] = {
-    "n": ClearFault(),
-    "status": Status(),
-    "help": Help(),
-    "?": Help(),
-    "q": Quit(),
-    "quit": Quit(),
-}
-_WORD = re.compile(r"([A-Za-z]+|\?)(.*)", re.DOTALL)
+STANDING = 'a fault such as "r 30% upstream=openai for=10m", with name=NAME if you like'
+
+RULE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
+_NAME = re.compile(r"(?<!\S)name\s*=\s*(?![A-Za-z_]+\s*=)(\S*)", re.IGNORECASE)
+_WORD = re.compile(r"([A-Za-z]+)(.*)", re.DOTALL)
 _KIND = re.compile(r"\s*([A-Za-z_-]+)(.*)", re.DOTALL)
 _OPTION_START = re.compile(r"(?:^|\s)([A-Za-z_]+)\s*=")
 # Not where the next word is an option of its own: then this one has no value.
@@ -120,37 +85,11 @@ def parse(text: str) -> Command:
         return _fault(*_error_kind(rest))
     if word in SHORT:
         return _fault(SHORT[word], rest)
-    if word == "breaker":
-        return _breaker(rest.split())
-    if word not in _PLAIN:
+    if word != "n":
         raise LanguageError(f"{_quoted(word)} is no command; accepted: {COMMANDS}")
     if rest.strip():
         raise LanguageError(f"{word} takes nothing after it, found {_quoted(rest.strip())}")
-    return _PLAIN[word]
-
-
-def _breaker(words: list[str]) -> ShowBreakers | TripBreaker | ResetBreaker:
-    verb, *names = words or ["show"]
-    if verb.lower() == "show" and not names:
-        return ShowBreakers()
-    if verb.lower() in ("trip", "reset"):
-        if len(names) != 1:
-            raise LanguageError(f"breaker {verb.lower()} takes one name; accepted: {BREAKER_HELP}")
-        return TripBreaker(names[0]) if verb.lower() == "trip" else ResetBreaker(names[0])
-    raise LanguageError(
-        f"{_quoted(' '.join(words))} is nothing to do with a breaker; accepted: {BREAKER_HELP}"
-    )
-
-
-def parse_mode(text: str) -> SetFault | ClearFault:
-    """A command that sets the mode: what ``--mode`` and ``faults.mode`` accept.
-
-    :raises LanguageError: it is none, or does something else.
-    """
-    command = parse(text)
-    if not isinstance(command, SetFault | ClearFault):
-        raise LanguageError(f"{_quoted(text.strip())} sets no mode; accepted: n, c, r, u, error KIND")
-    return command
+    return ClearFault()
 
 
 def parse_field(text: str) -> Rule:
@@ -258,7 +197,7 @@ def parse_options(text: str, accepted: tuple[str, ...] = OPTIONS) -> Options:
         if name in given:
             raise LanguageError(f"{name} is given twice")
         if not value:
-            raise LanguageError(f"{name}= needs a value")
+            raise Incomplete(f"{name}= needs a value")
         given[name] = value
     return _options(given)
 
@@ -293,6 +232,29 @@ def _options(given: Mapping[str, str]) -> Options:
     )
 
 
+def parse_standing(text: str) -> tuple[str | None, Rule]:
+    """A rule that stands beside the mode: a fault as :func:`parse` takes it, and ``name=``.
+
+    :returns: the name, if one was given, and the rule.
+    :raises LanguageError: it is no fault, or one that could never fire.
+    """
+    names = _NAME.findall(text)
+    if len(names) > 1:
+        raise LanguageError("name is given twice")
+    if names and not names[0]:
+        raise Incomplete("name= needs a value")
+    if not text.strip():
+        raise Incomplete(f"a fault is missing; accepted: {STANDING}")
+    command = parse(_NAME.sub(" ", text))
+    if isinstance(command, ClearFault):
+        raise LanguageError(f"{_quoted(text.strip())} never fires; accepted: {STANDING}")
+    if names and not RULE_NAME.fullmatch(names[0]):
+        raise LanguageError(
+            f"name={shown(names[0])}: accepted are letters, digits, ., _ and -, 64 at most, a letter first"
+        )
+    return (names[0] if names else None), command.rule
+
+
 def _fault(kind: FaultKind, rest: str) -> SetFault | ClearFault:
     start = _OPTION_START.search(rest)
     modifier = (rest if start is None else rest[: start.start()]).strip()
@@ -306,7 +268,8 @@ def _fault(kind: FaultKind, rest: str) -> SetFault | ClearFault:
 def _error_kind(rest: str) -> tuple[FaultKind, str]:
     match = _KIND.fullmatch(rest)
     if match is None:
-        raise LanguageError(f"error needs a kind: {', '.join(KINDS)}")
+        told = f"error needs a kind: {', '.join(KINDS)}"
+        raise LanguageError(told) if rest.strip() else Incomplete(told)
     return kind_of(match.group(1)), match.group(2)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
 
 from llmproxyd.faults.choose import Running, Tally
 from llmproxyd.faults.rules import UNKNOWN, FaultKind, Match, Rule, Share, Times
 from llmproxyd.providers.base import ErrorKind
-from llmproxyd.units import format_duration
+from llmproxyd.units import format_duration, parse_duration
 
 NO_ERROR = "No error (pass through)"
 
@@ -39,6 +40,10 @@ RETRIED = frozenset(
     }
 )
 """Kinds that SDKs retry by themselves, so that a single one never shows."""
+
+
+LETTERS: Mapping[FaultKind, str] = {ErrorKind.CONTEXT_LENGTH: "c", ErrorKind.RATE_LIMIT: "r", UNKNOWN: "u"}
+"""The seed's letters, by kind."""
 
 
 def when_in_words(running: Running) -> str:
@@ -78,6 +83,43 @@ def describe(running: Running, now: float) -> str:
     if running.ends is not None:
         parts.append(f"for {format_duration(max(1, round(running.ends - now)))} more")
     return f"{TITLES[running.rule.kind][1]} ({', '.join(parts)})"
+
+
+def line_of(rule: Rule) -> str:
+    """*rule* as the operator would write it: ``r 3 after=1 upstream=openai for=5m``.
+
+    Read again it is the same rule, but for its name, and for texts that hold white space, which the
+    language cannot say.
+    """
+    when = rule.when
+    often = "*"
+    if isinstance(when, Times):
+        often = str(when.count)
+    elif isinstance(when, Share):
+        often = _decimal(when.fraction)
+    parts = [LETTERS.get(rule.kind, f"error {rule.kind}"), often]
+    match, streaming = rule.match, rule.match.streaming
+    options = {
+        "upstream": match.upstream,
+        "model": match.model,
+        "path": match.path,
+        "stream": None if streaming is None else "yes" if streaming else "no",
+        "after": str(rule.after) if rule.after else None,
+        "for": None if rule.lasts is None else _duration(rule.lasts),
+        "retry_after": None if rule.retry_after is None else _decimal(rule.retry_after),
+    }
+    parts += [f"{name}={value}" for name, value in options.items() if value is not None]
+    return " ".join(parts)
+
+
+def _decimal(number: float) -> str:
+    """*number* without an exponent, exactly."""
+    return f"{Decimal(repr(number)):f}"
+
+
+def _duration(seconds: float) -> str:
+    text = format_duration(seconds)
+    return text if parse_duration(text) == seconds else _decimal(seconds)
 
 
 def symbol(kind: FaultKind | None) -> str:

@@ -22,6 +22,7 @@ class Recording:
     """What ``logging`` and ``error_logging`` ask for.
 
     :param from_thread: calls a function in the reactor's thread.
+    :param redactor: knows the secrets of the configuration.
     """
 
     def __init__(
@@ -30,8 +31,8 @@ class Recording:
         clock: IReactorTime,
         wall: WallClock,
         from_thread: Callable[[Callable[[], object]], object],
+        redactor: Redactor,
     ) -> None:
-        redactor = Redactor(secrets_in(config))
         self._wanted = config.logging.enabled or config.error_logging.enabled
         self._writer = Writer(from_thread, clock)
         self._requests = RequestFiles(config.logging, self._writer, redactor)

@@ -16,12 +16,14 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from zope.interface import implementer
 
+from llmproxyd.control.answers import OWN
+from llmproxyd.control.calls import Caller
 from llmproxyd.control.verbs import Control
-
-LINE_LIMIT = 4096
-"""Bytes of one line; more is no command."""
+from llmproxyd.operator.console import Aside, Lines, Session
 
 STDIN = 0
+
+STDIN_CALLER = Caller("stdin")
 
 
 def kind_of_stdin() -> str:
@@ -90,6 +92,8 @@ class Descriptor:
 class LineConsole:
     """Commands as plain lines.
 
+    Where a command takes its time, nothing is read until it is done.
+
     :param say: takes the answer, as whole lines.
     :param ended: called at the end of input; nothing happens by default.
     """
@@ -103,33 +107,48 @@ class LineConsole:
     ) -> None:
         self._reactor = reactor
         self._ended = ended
-        self._control = control
-        self._say = say
-        self._buffer = b""
-        self._descriptor = Descriptor(self._received, self._over, self.stop)
+        self._reading = False
+        self._at_end = False
+        self._aside = Aside(reactor, say)
+        self._session = Session(
+            control,
+            STDIN_CALLER,
+            OWN,
+            say,
+            ended=self.stop,
+            aside=self._aside,
+            changed=self._go_on,
+            waiting=None,
+        )
+        self._lines = Lines(self._session.enter)
+        self._descriptor = Descriptor(self._lines.feed, self._over, self.stop)
 
     def start(self) -> None:
         """Begin to read."""
+        self._reading = True
         self._reactor.addReader(self._descriptor)
 
     def stop(self) -> None:
         """Read no more."""
-        self._reactor.removeReader(self._descriptor)
+        self._pause()
+        self._at_end = True
+        self._session.stop_following()
+        self._aside.stop()
+
+    def _pause(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._reactor.removeReader(self._descriptor)
+
+    def _go_on(self) -> None:
+        """A command has begun or is done."""
+        if self._session.busy:
+            self._pause()
+        elif not self._reading and not self._at_end:
+            self.start()
 
     def _over(self) -> None:
-        self.stop()
-        rest, self._buffer = self._buffer, b""
-        if rest:
-            self._line(rest)
-        self._ended()
-
-    def _received(self, data: bytes) -> None:
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        for line in lines:
-            self._line(line)
-        self._buffer = self._buffer[: LINE_LIMIT + 1]
-
-    def _line(self, line: bytes) -> None:
-        text = line[:LINE_LIMIT].decode("utf-8", "replace").strip()
-        if text:
-            self._say(self._control.run(text).text)
+        self._pause()
+        self._at_end = True
+        self._lines.over()
+        self._session.when_idle(self._ended)

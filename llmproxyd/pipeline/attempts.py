@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from llmproxyd.errors import ClientGone, ProxyError, UpstreamError
 from llmproxyd.http.body import Kept
+from llmproxyd.inspection.answerid import answer_id
 from llmproxyd.inspection.content import StreamWatch
 from llmproxyd.model import End, Response, Retrying
 from llmproxyd.pipeline import judge, refusals
@@ -62,7 +63,9 @@ class Attempts(Ending):
         if left is None:
             self._attempt()
         else:
-            self._refuse_unasked(refusals.circuit_open(turn.upstream.name, left))
+            name = turn.upstream.name
+            drained = name in self._means.live.drained
+            self._refuse_unasked(refusals.drained(name) if drained else refusals.circuit_open(name, left))
 
     # One attempt.
 
@@ -120,10 +123,11 @@ class Attempts(Ending):
         whole = False
         try:
             head = head_of(incoming)
-            if head.status == 304 and self._instead_of(head):
-                self._turn.failed = False
-                abort(incoming)
-                return
+            if exchange.instead is not None and (head.status == 304 or not holds):
+                self._turn.failed = head.status >= 500
+                if self._instead_of(head):
+                    abort(incoming)
+                    return
             if holds or granted is not None:
                 kind = judge.kind_of(exchange, upstream, head)
                 if kind is judge.Kind.JSON:
@@ -261,6 +265,7 @@ class Attempts(Ending):
                 retry=turn.tries.retries,
                 of=turn.upstream.resilience.retry.max_retries,
                 to=turn.upstream.name,
+                upstream_id=None if gate is None else answer_id(gate.head.headers),
             )
         )
         if delay > 0:

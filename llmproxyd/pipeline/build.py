@@ -16,6 +16,9 @@ from llmproxyd.providers.base import Provider
 from llmproxyd.resilience.policy import Resilience
 from llmproxyd.transform.body import Transforms
 
+_OWN_SECRET = token_bytes(32)
+"""Of this process; a reload keeps it, and so what is stored."""
+
 
 def upstreams_of(
     config: Config, providers: Mapping[str, Provider], sandbox: str | None
@@ -133,4 +136,4 @@ def _tenant_secret(config: Config) -> bytes:
         secret = config.access.secret_key or config.cache.redis_url
         if secret is not None:
             return sha256(b"llmproxyd cache tenant\0" + secret.reveal().encode()).digest()
-    return token_bytes(32)
+    return _OWN_SECRET

@@ -1,24 +1,23 @@
-"""The cache on the way of a request: look, perhaps wait for another's answer, keep what comes.
+"""One request's turn at the cache: look, perhaps wait for another's answer, keep what comes.
 
-What may be stored and reused is decided by :mod:`llmproxyd.cache.policy`; where it is kept is the
-backend's business.  Of equal requests that are under way at once one goes upstream; the others
-wait for its entry, never for its stream.
+What may be stored and reused is decided by :mod:`llmproxyd.cache.policy`, where it is kept is the
+backend's business, and who waits for whom is in :mod:`~llmproxyd.pipeline.shelf`.
 """
 
 from __future__ import annotations
 
 import hmac
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from llmproxyd.cache.interface import Cache, Entry
+from llmproxyd.cache.conditions import conditions_for
+from llmproxyd.cache.interface import Entry
 from llmproxyd.cache.key import key_of, url_of
 from llmproxyd.cache.policy import (
+    STAND_IN,
     Ask,
     Serve,
     Unavailable,
@@ -26,88 +25,51 @@ from llmproxyd.cache.policy import (
     confirmed,
     decide,
     invalidates,
+    is_confirmed,
+    may_be_kept,
     may_stand_in,
     served,
     storable,
 )
 from llmproxyd.errors import Refused
-from llmproxyd.http.body import Kept
-from llmproxyd.model import End, RawHeaders, Request, Response, WallClock
+from llmproxyd.http.body import NO_BODY, Kept
+from llmproxyd.http.headers import first
+from llmproxyd.model import End, RawHeaders, Request, Response
 from llmproxyd.pipeline.exchange import Exchange
-from llmproxyd.pipeline.marks import marks_of, readable_by_pages
 from llmproxyd.pipeline.plan import Caching
 from llmproxyd.pipeline.policy import CachePolicy
-from llmproxyd.pipeline.relay import form_of
+from llmproxyd.pipeline.serving import fresh_notes, notes, serve, with_parameter
+from llmproxyd.pipeline.shelf import GATHERED, Shelf
+from llmproxyd.pipeline.worth import worth_keeping
 from llmproxyd.providers.base import EndpointKind
 from llmproxyd.wire.headers import WireHeaders
 
 CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
-"""A client's conditions: answered here, so those that go upstream are ours."""
+"""A client's conditions: where ours go upstream, these do not."""
 
-TOKENS = 10_000
-"""Tokens whose results are counted apart."""
+FAILED = STAND_IN | {520, 521, 522, 523, 524, 529}
+"""Statuses for which an entry may stand in: those of RFC 5861 §4, and what providers and the
+networks before them say in their place (overloaded, origin not reachable)."""
 
-RESULTS = ("hit", "miss", "bypass", "stale", "store")
-
-NO_TURN = ((b"Cache-Status", b"llmproxyd; fwd=bypass"), (b"X-Cache-Status", b"bypass"))
-"""What is told of a request that the cache has nothing to do with."""
+BODILESS = frozenset({204, 304})
 
 UNCACHED = "Nothing that is stored answers this request, and it asks for nothing else (only-if-cached)."
 
 
-@dataclass(slots=True)
-class Flight:
-    """One request under way for a key, and who waits for what it brings."""
+def concerns(exchange: Exchange, caching: Caching) -> bool:
+    """Whether the request has a turn at the cache.
 
-    waiting: list[Turn]
-
-
-class Shelf:
-    """The cache of all requests: its backend, what is under way, and how it did.
-
-    :param seconds: monotonic.
-    :param again: asks the upstream behind the back of a client that was answered from an entry.
-    :param failed: takes what nothing here accounts for.
+    Inference by POST has none unless somebody opts it in: it makes nothing that is stored invalid.
     """
+    wants, route = caching.wants, exchange.route
+    if wants.lookup or wants.store or exchange.request.method != b"POST":
+        return True
+    return route is None or route.kind is not EndpointKind.INFERENCE
 
-    log = Logger()
 
-    def __init__(
-        self,
-        cache: Cache,
-        wall: WallClock,
-        seconds: Callable[[], float],
-        again: Callable[[Exchange, Turn], None],
-        failed: Callable[[Failure, Exchange], None],
-    ) -> None:
-        self.cache = cache
-        self.wall = wall
-        self.seconds = seconds
-        self.again = again
-        self.failed = failed
-        self.flights: dict[bytes, Flight] = {}
-        self._counts: Counter[str] = Counter()
-        self._by_token: dict[str, Counter[str]] = {}
-
-    def count(self, result: str, exchange: Exchange) -> None:
-        """Note one result: ``hit``, ``miss``, ``bypass``, ``stale``, ``store``."""
-        self._counts[result] += 1
-        granted = exchange.grant
-        if granted is None:
-            return
-        token = granted.grant.token.id
-        known = self._by_token.get(token)
-        if known is None:
-            if len(self._by_token) >= TOKENS:
-                del self._by_token[next(iter(self._by_token))]
-            known = self._by_token[token] = Counter()
-        known[result] += 1
-
-    def stats(self) -> Mapping[str, object]:
-        """What the backend tells, and how often it was of use: in all and by token."""
-        results = {name: self._counts[name] for name in RESULTS}
-        tokens = {name: dict(counts) for name, counts in self._by_token.items()}
-        return {**self.cache.stats(), **results, "in_flight": len(self.flights), "tokens": tokens}
+def reads_body(wants: Wants, request: Request) -> bool:
+    """Whether the body belongs to the key, so that it must be at hand."""
+    return request.method == b"POST" and (wants.lookup or wants.store)
 
 
 def tenant_of(exchange: Exchange, policy: CachePolicy) -> str:
@@ -126,17 +88,23 @@ def tenant_of(exchange: Exchange, policy: CachePolicy) -> str:
 class Turn:
     """One request's turn at the cache.
 
+    :param body: of the request, where it belongs to the key.
     :param go: sends the request on to its upstream.
     """
 
     __slots__ = (
         "_asked_at",
+        "_asked_if",
+        "_behind",
         "_body",
+        "_brought",
         "_entry",
         "_exchange",
+        "_failed",
         "_go",
         "_key",
         "_leads",
+        "_outdated",
         "_pieces",
         "_policy",
         "_request",
@@ -144,8 +112,9 @@ class Turn:
         "_size",
         "_storing",
         "_tenant",
-        "_url",
+        "_waited",
         "_wants",
+        "_why",
     )
 
     def __init__(
@@ -160,85 +129,108 @@ class Turn:
         self._body = body
         self._request = exchange.request
         self._wants = caching.wants
+        known = caching.known if body is None else None
+        # Where access is off, the head tells whose it is.
+        tenant = tenant_of(exchange, policy) if known is None or exchange.grant is not None else known[0]
+        if known is None or known[0] != tenant:
+            known = tenant, _key_of(exchange, caching, tenant, body or NO_BODY)
+            if body is None:
+                caching.known = known
+        self._tenant, self._key = known
+        # What is stored for the request, and why it does not simply do.
         self._entry: Entry | None = None
+        self._why = "uri-miss"
+
+    def _join(self) -> None:
+        """The upstream will be asked, by this request or by another: read along."""
+        exchange = self._exchange
+        exchange.taps = [*(exchange.taps or ()), self]
+        exchange.instead = self
+        self._asked_at = 0.0
+        self._asked_if: RawHeaders = ()
+        self._behind = self._leads = self._waited = self._failed = self._outdated = False
         self._storing: Entry | None = None
+        self._brought: Entry | None = None
         self._pieces: list[bytes] = []
         self._size = 0
-        self._leads = False
-        self._asked_at = 0.0
-        self._tenant, self._key, self._url = self._identify(caching)
-
-    def _identify(self, caching: Caching) -> tuple[str, bytes, bytes]:
-        exchange, policy, body = self._exchange, self._policy, self._body
-        route = exchange.route
-        assert route is not None
-        tenant = tenant_of(exchange, policy)
-        upstream = route.upstream.name
-        if body is None and caching.known is not None and caching.known[0] == tenant:
-            return tenant, caching.known[1], url_of(upstream, route.target)
-        fields = () if caching.rule is None else caching.rule.fields
-        data = b"" if body is None else body.read(body.length)
-        key = key_of(tenant, upstream, exchange.request, route.target, data, fields)
-        if body is None:
-            caching.known = tenant, key
-        return tenant, key, url_of(upstream, route.target)
 
     # Before the upstream is asked.
 
     def begin(self) -> None:
         """Look whether something stored will do."""
-        exchange = self._exchange
-        exchange.taps = [*(exchange.taps or ()), self]
-        exchange.instead = self
-        if not self._wants.lookup:
-            self._bypass(self._wants.why)
-            self._ask()
-            return
-        found = self._shelf.cache.get(self._key)
+        found = self._shelf.cache.get(self._key) if self._wants.lookup else ()
         if isinstance(found, Deferred):
             found.addCallback(self._found)
-            found.addErrback(self._broken)
+            found.addErrback(self._shelf.failed, self._exchange)
         else:
             self._found(found)
 
     def _found(self, entries: Sequence[Entry]) -> None:
-        exchange = self._exchange
+        exchange, shelf = self._exchange, self._shelf
         if exchange.done:
             return
-        decision = decide(entries, self._request, self._wants, self._shelf.wall())
+        now = shelf.wall()
+        decision = decide(entries, self._request, self._wants, now)
         if isinstance(decision, Serve):
-            self._entry = decision.entry
-            self._serve(decision, "stale" if decision.stale else "hit")
-            if decision.revalidate:
-                self._shelf.again(exchange, self)
+            self._serve_stored(decision, now)
         elif isinstance(decision, Unavailable):
-            self._note("miss", "only-if-cached", "llmproxyd; fwd=miss")
+            self._note("miss", "only-if-cached", b"detail=only-if-cached")
             raise Refused(504, "not_cached", UNCACHED)
+        elif decision.why == "bypass":
+            self._join()
+            why = self._wants.why
+            self._note("bypass", why, b"fwd=method" if why == "method" else b"fwd=bypass")
+            self._ask(())
         else:
+            self._join()
             self._miss(decision)
 
+    def _serve_stored(self, found: Serve, now: float) -> None:
+        """It will do."""
+        exchange, entry = self._exchange, found.entry
+        ttl = _ttl(entry, now)
+        if found.stale:
+            self._note("stale", "stale", b"hit", b"ttl=%d" % ttl)
+        else:
+            exchange.cache = "hit"
+            exchange.cache_notes = fresh_notes(ttl)
+        again = found.revalidate and self._key not in self._shelf.flights
+        serve(exchange, found, self._shelf.seconds)
+        if again:
+            self._shelf.again(exchange, entry, self._body)
+
     def _miss(self, decision: Ask) -> None:
-        exchange = self._exchange
-        self._entry = decision.entry
-        self._note("miss", decision.why, f"llmproxyd; fwd={decision.why}")
-        flight = self._shelf.flights.get(self._key)
-        if flight is not None and self._policy.coalesce:
-            flight.waiting.append(self)
-            exchange.work = self._stop_waiting
-            return
-        if flight is None and self._wants.store:
-            self._lead()
-        if decision.fields:
-            self._conditional(decision.fields)
-        self._ask()
+        wants, shelf, key = self._wants, self._shelf, self._key
+        self._entry, self._why = decision.entry, decision.why
+        self._note("miss", self._why, b"fwd=" + self._why.encode())
+        if self._policy.coalesce and not wants.no_cache and wants.max_age != 0:
+            # What another brings is new enough for this one.
+            if shelf.wait(key, self):
+                self._waited = True
+                return
+            # An answer to HEAD is of no use to those who want more.
+            if wants.store and self._request.method != b"HEAD":
+                self._lead()
+        self._ask(decision.fields)
 
     def _lead(self) -> None:
-        self._shelf.flights[self._key] = Flight([])
-        self._leads = True
-        self._exchange.awaited = self._awaited
+        self._leads = self._shelf.lead(self._key, self)
+        if self._leads:
+            self._exchange.awaited = self._awaited
+
+    def _ask(self, fields: RawHeaders) -> None:
+        """Ask the upstream.
+
+        :param fields: conditions of ours; none for the request as the client sent it.
+        """
+        self._asked_if = fields
+        self._asked_at = self._shelf.wall()
+        if fields or self._behind:
+            self._conditional(fields)
+        self._go()
 
     def _conditional(self, fields: RawHeaders) -> None:
-        """Ask the upstream whether what is stored still holds."""
+        """Put *fields* in the place of the client's conditions."""
         exchange = self._exchange
         headers = [pair for pair in self._request.headers if pair[0].lower() not in CONDITIONS]
         exchange.request = replace(self._request, headers=[*headers, *fields], memo=self._request.memo)
@@ -247,241 +239,227 @@ class Turn:
             kept = [pair for pair in going.headers.raw if pair[0].lower() not in CONDITIONS]
             exchange.outgoing = going._replace(headers=WireHeaders([*kept, *fields]))
 
-    def _ask(self) -> None:
-        self._asked_at = self._shelf.wall()
-        self._go()
-
-    def revalidate(self) -> None:
-        """Ask the upstream whether what a client was answered with still holds."""
+    def revalidate(self, entry: Entry) -> None:
+        """Ask the upstream whether *entry*, which a client was answered with, still holds."""
         exchange = self._exchange
-        exchange.taps = [self]
-        exchange.instead = self
         exchange.cache = "revalidation"
+        self._join()
+        self._behind = True
+        self._entry = entry
         self._lead()
-        if self._entry is not None:
-            self._conditional(conditions_of(self._entry))
-        self._ask()
+        self._ask(conditions_for(entry))
 
-    def successor(self, exchange: Exchange, go: Callable[[], None]) -> Turn | None:
-        """A turn for *exchange*, which revalidates what this one has served; ``None`` if one does."""
-        assert exchange.plan is not None
-        assert exchange.plan.caching is not None
-        if self._key in self._shelf.flights:
-            return None
-        turn = Turn(exchange, exchange.plan.caching, self._body, self._shelf, go)
-        turn._entry = self._entry
-        return turn
-
-    @property
-    def request(self) -> Request:
-        """As the client sent it."""
-        return self._request
-
-    @property
-    def body(self) -> Kept | None:
-        """Its body, where that belongs to the key."""
-        return self._body
-
-    # While others wait.
+    # While one waits for another.
 
     def _awaited(self) -> bool:
-        flight = self._shelf.flights.get(self._key)
-        return flight is not None and bool(flight.waiting)
+        return self._shelf.awaited(self._key)
 
-    def _stop_waiting(self) -> None:
-        flight = self._shelf.flights.get(self._key)
-        if flight is not None and self in flight.waiting:
-            flight.waiting.remove(self)
+    def deserted(self) -> None:
+        """Nobody waits any more: if the client has left as well, nothing goes on."""
+        if self._exchange.orphan:
+            self._exchange.abandon(self._shelf.seconds())
 
-    def _landed(self, *, stored: bool) -> None:
-        """Let those go on who waited: to the entry, or their own way."""
-        if not self._leads:
-            return
-        self._leads = False
-        flight = self._shelf.flights.pop(self._key, None)
-        for one in () if flight is None else flight.waiting:
-            one._resume(stored=stored)
+    def changed(self, url: bytes, tenant: str) -> None:
+        """What comes was asked for before *url* changed: it is for those alone who waited."""
+        if tenant == self._tenant and url == self._url():
+            self._outdated = True
 
-    def _resume(self, *, stored: bool) -> None:
+    def resume(self, entry: Entry | None, *, failed: bool) -> None:
+        """Take what the leader brought, or ask."""
         exchange = self._exchange
-        exchange.work = None
         if exchange.done:
             return
         try:
-            found = self._shelf.cache.get(self._key) if stored else ()
-            if isinstance(found, Deferred):
-                found.addCallback(self._found_after)
-                found.addErrback(self._broken)
-            else:
-                self._found_after(found)
+            if failed and self.failed():
+                return
+            now = self._shelf.wall()
+            fields: RawHeaders = ()
+            if entry is not None:
+                decision = decide((entry,), self._request, self._wants, now)
+                if isinstance(decision, Serve):
+                    ttl = b"ttl=%d" % _ttl(entry, now)
+                    self._note("hit", "collapsed", b"fwd=" + self._why.encode(), b"collapsed", ttl)
+                    serve(exchange, decision, self._shelf.seconds)
+                    return
+                if isinstance(decision, Ask) and decision.entry is not None:
+                    self._entry, fields = entry, decision.fields
+            elif self._entry is not None:
+                fields = conditions_for(self._entry)
+            self._note("miss", self._why, b"fwd=" + self._why.encode(), b"collapsed=?0")
+            self._ask(fields)
         except Exception:
-            self._broken(Failure())
+            self._shelf.failed(Failure(), exchange)
 
-    def _found_after(self, entries: Sequence[Entry]) -> None:
-        exchange = self._exchange
-        if exchange.done:
-            return
-        decision = decide(entries, self._request, self._wants, self._shelf.wall()) if entries else None
-        if isinstance(decision, Serve):
-            self._serve(decision, "hit", collapsed=True)
-        else:
-            self._ask()
+    def _land(self, entry: Entry | None = None, *, failed: bool = False) -> None:
+        """Let those go on who wait."""
+        if self._leads:
+            self._leads = False
+            self._exchange.awaited = None
+            self._shelf.land(self._key, entry, failed=failed)
 
     # What the upstream brings.
 
     def answered(self, head: Response) -> bool:
         """Whether what is stored answers in the place of the upstream's answer *head*."""
-        entry, shelf = self._entry, self._shelf
-        if entry is None:
-            return False
-        now = shelf.wall()
-        if head.status == 304:
-            fresh = confirmed(entry, head, requested=self._asked_at, received=now)
-            shelf.cache.put(self._key, fresh)
-            self._serve(served(fresh, self._request, now), "hit", why="stale; fwd-status=304")
+        if head.status == 304 and self._asked_if:
+            self._unmodified(head)
             return True
-        if head.status >= 500 and may_stand_in(entry, self._wants, now):
-            self._serve(served(entry, self._request, now), "stale", why="stale-if-error")
-            return True
-        return False
+        return head.status in FAILED and self.failed(head.status)
 
-    def failed(self) -> bool:
-        """Whether what is stored answers as no upstream does."""
+    def _unmodified(self, head: Response) -> None:
+        """The upstream says that it has nothing newer."""
+        exchange, shelf, entry = self._exchange, self._shelf, self._entry
+        assert entry is not None
+        now = shelf.wall()
+        if self._elsewhere() or not is_confirmed(entry, head.headers, now):
+            self._ask_anew()
+            return
+        fresh = confirmed(entry, head, requested=self._asked_at, received=now)
+        if may_be_kept(fresh) and not self._outdated:
+            shelf.cache.put(self._key, fresh)
+            self._brought = fresh
+        else:
+            shelf.cache.drop(self._key, self._tenant)
+        if self._behind:
+            exchange.status = 304
+            exchange.finish(shelf.seconds())
+            return
+        why = b"fwd=" + self._why.encode()
+        self._note("hit", "revalidated", why, b"fwd-status=304", b"ttl=%d" % _ttl(fresh, now))
+        serve(exchange, served(fresh, self._request, now), shelf.seconds)
+
+    def _ask_anew(self) -> None:
+        """What came speaks of something else than what is stored: ask without conditions."""
+        exchange = self._exchange
+        closing, exchange.closing = exchange.closing, None
+        if closing is not None:
+            closing(End.COMPLETE)
+        exchange.work = None
+        self._conditional(())
+        self._asked_if = ()
+        self._asked_at = self._shelf.wall()
+        self._go()
+
+    def failed(self, status: int = 0) -> bool:
+        """Whether what is stored answers as no upstream does.
+
+        :param status: the upstream's, where it has answered at all.
+        """
         entry, now = self._entry, self._shelf.wall()
-        if entry is None or not may_stand_in(entry, self._wants, now):
+        if entry is None or self._behind or not may_stand_in(entry, self._wants, now):
             return False
-        self._serve(served(entry, self._request, now), "stale", why="stale-if-error")
+        self._failed = True
+        why, told = b"fwd=" + self._why.encode(), (b"fwd-status=%d" % status,) if status else ()
+        ttl = b"ttl=%d" % _ttl(entry, now)
+        self._note("stale", "stale-if-error", why, *told, ttl, b"detail=stale-if-error")
+        serve(self._exchange, served(entry, self._request, now), self._shelf.seconds)
         return True
 
     def relaying(self, head: Response) -> None:
         """The upstream's answer goes to the client: may it be kept?"""
-        shelf, request = self._shelf, self._request
-        if invalidates(request, head):
-            shelf.cache.invalidate(self._url, self._tenant)
-        route = self._exchange.route
-        assert route is not None
-        plan = self._exchange.plan
-        ttl = None if plan is None or plan.caching is None else plan.caching.ttl
-        result: Entry | str = self._wants.why
-        if self._wants.store:
-            result = storable(
-                request, self._wants, head, requested=self._asked_at, received=shelf.wall(), ttl=ttl
-            )
+        exchange, shelf, request = self._exchange, self._shelf, self._request
+        # A POST that may be kept changes nothing: so whoever opted it in has said.
+        if not self._wants.store and invalidates(request, head):
+            shelf.invalidate(self._url(), self._tenant)
+        result = self._kept(head)
         if isinstance(result, str):
-            self._unstorable(result)
+            if exchange.cache == "miss":
+                exchange.cache_notes = with_parameter(exchange.cache_notes, b"", f"not stored: {result}")
+            self._go_alone()
             return
-        limit = self._policy.max_object_bytes
-        if head.length is not None and head.length > limit and request.method != b"HEAD":
-            self._unstorable("too-large")
-            return
-        result.url, result.method, result.project = self._url, request.method, self._tenant
+        if not self._behind:
+            exchange.cache_notes = with_parameter(exchange.cache_notes, b"stored", "")
+        result.url, result.project = self._url(), self._tenant
         self._storing = result
+        if result.no_cache or result.age >= result.lifetime:
+            # It would have to be asked for again at once.
+            self._go_alone()
 
-    def _unstorable(self, why: str) -> None:
-        if self._exchange.cache == "miss":
-            self._note("miss", f"not stored: {why}", None)
-        self._landed(stored=False)
+    def _go_alone(self) -> None:
+        """Nobody has anything of waiting for this one."""
+        self._land()
+        if self._exchange.orphan:
+            self._exchange.abandon(self._shelf.seconds())
+
+    def _kept(self, head: Response) -> Entry | str:
+        """The entry that *head* begins, or why there is none."""
+        wants, request, plan = self._wants, self._request, self._exchange.plan
+        if not wants.store:
+            return wants.why
+        if self._elsewhere():
+            return "another upstream"
+        if self._outdated:
+            return "outdated"
+        bodiless = request.method == b"HEAD" or head.status in BODILESS
+        if not bodiless and head.length is None and first(head.headers, b"transfer-encoding") is None:
+            # Its end is that of the connection: nobody can tell it from one that was cut.
+            return "no length"
+        if not bodiless and (head.length or 0) > self._policy.max_object_bytes:
+            return "too large"
+        ttl = None if plan is None or plan.caching is None else plan.caching.ttl
+        now = self._shelf.wall()
+        return storable(request, wants, head, requested=self._asked_at, received=now, ttl=ttl)
 
     def piece(self, data: bytes) -> None:
         """A piece of the answer's body."""
         if self._storing is None:
             return
+        limit, shelf = self._policy.max_object_bytes, self._shelf
         self._size += len(data)
-        if self._size > self._policy.max_object_bytes:
-            self._storing = None
-            self._pieces = []
-            self._landed(stored=False)
-        else:
+        shelf.gathered += len(data)
+        if self._size <= limit and shelf.gathered <= GATHERED * limit:
             self._pieces.append(data)
+            return
+        self._forget()
+        self._land()
+
+    def _forget(self) -> None:
+        self._shelf.gathered -= self._size
+        self._size = 0
+        self._storing = None
+        self._pieces = []
 
     def ended(self, end: End) -> None:
         """The exchange is over; what is not whole is not kept."""
-        entry, self._storing = self._storing, None
-        if entry is not None and end is End.COMPLETE:
+        exchange, shelf, entry = self._exchange, self._shelf, self._storing
+        if entry is not None and end is End.COMPLETE and exchange.code in (None, "client_gone"):
             entry.body = b"".join(self._pieces)
-            self._shelf.cache.put(self._key, entry)
-            self._shelf.count("store", self._exchange)
-        self._pieces = []
-        if self._exchange.cache is not None:
-            self._shelf.count(self._exchange.cache, self._exchange)
-        self._stop_waiting()
-        self._landed(stored=entry is not None and end is End.COMPLETE)
+            if worth_keeping(exchange, entry):
+                self._brought = entry
+                if not self._outdated:
+                    shelf.cache.put(self._key, entry)
+                    shelf.count("store", exchange)
+        self._forget()
+        if self._waited:
+            shelf.leave(self._key, self)
+        self._land(self._brought, failed=self._failed)
 
-    # What the client is told.
+    def _elsewhere(self) -> bool:
+        """Whether another upstream stands in for the one that was asked for."""
+        exchange, route = self._exchange, self._exchange.route
+        return route is not None and exchange.upstream not in (None, route.upstream.name)
 
-    def _serve(self, found: Serve, result: str, *, why: str = "", collapsed: bool = False) -> None:
-        exchange, shelf = self._exchange, self._shelf
-        entry, head = found.entry, found.head
-        left = round(entry.lifetime - entry.age - (shelf.wall() - entry.received))
-        status = f"llmproxyd; hit; ttl={left}"
-        if why:
-            status = f"llmproxyd; fwd={why}"
-        elif collapsed:
-            status = f"llmproxyd; fwd=uri-miss; collapsed; ttl={left}"
-        self._note(result, why.partition(";")[0] or ("collapsed" if collapsed else "fresh"), status)
-        now = shelf.seconds()
-        fields = list(head.headers)
-        if exchange.policy.marks:
-            fields += marks_of(exchange, fields, now)
-        if exchange.cors:
-            fields = readable_by_pages(fields, exchange.cors)
-        exchange.streamed = form_of(exchange, _media(head)) is not None
-        exchange.start(
-            Response(head.status, head.reason, fields, head.length, head.version, told=head.told), now
-        )
-        if found.body:
-            exchange.write(found.body, last=True)
-        exchange.finish(now)
+    def _url(self) -> bytes:
+        route = self._exchange.route
+        assert route is not None
+        return url_of(route.upstream.name, route.target)
 
-    def _bypass(self, why: str) -> None:
-        self._note("bypass", why or "not asked for", "llmproxyd; fwd=bypass")
+    # What is told.
 
-    def _note(self, result: str, why: str, status: str | None) -> None:
+    def _note(self, result: str, why: str, *parameters: bytes) -> None:
         exchange = self._exchange
         exchange.cache = result
-        shown = b"hit" if result == "stale" else result.encode()
-        told = [pair for pair in exchange.cache_notes if status is None and pair[0] == b"Cache-Status"]
-        if status is not None:
-            told = [(b"Cache-Status", status.encode("latin-1", "replace"))]
-        exchange.cache_notes = (
-            *told,
-            (b"X-Cache-Status", shown),
-            (b"X-Cache-Debug", why.encode("latin-1", "replace")),
-        )
-
-    def _broken(self, failure: Failure) -> None:
-        self._landed(stored=False)
-        self._shelf.failed(failure, self._exchange)
+        exchange.cache_notes = notes(b"hit" if result == "stale" else result.encode(), why, *parameters)
 
 
-def conditions_of(entry: Entry) -> RawHeaders:
-    """What asks whether *entry* still holds."""
-    fields = []
-    if entry.etag is not None:
-        fields.append((b"If-None-Match", entry.etag))
-    if entry.last_modified is not None:
-        fields.append((b"If-Modified-Since", entry.last_modified))
-    return fields
+def _ttl(entry: Entry, now: float) -> int:
+    """Seconds for which *entry* is fresh; negative for one that is stale."""
+    return int((entry.lifetime - entry.age - abs(now - entry.received)) // 1)
 
 
-def _media(head: Response) -> bytes:
-    for name, value in head.headers:
-        if name.lower() == b"content-type":
-            return value
-    return b""
-
-
-def concerns(exchange: Exchange, caching: Caching) -> bool:
-    """Whether the request has a turn at the cache.
-
-    Inference by POST has none unless somebody opts it in: it makes nothing that is stored invalid.
-    """
-    wants, route = caching.wants, exchange.route
-    if wants.lookup or wants.store or exchange.request.method != b"POST":
-        return True
-    return route is None or route.kind is not EndpointKind.INFERENCE
-
-
-def reads_body(wants: Wants, request: Request) -> bool:
-    """Whether the body belongs to the key, so that it must be at hand."""
-    return request.method == b"POST" and (wants.lookup or wants.store)
+def _key_of(exchange: Exchange, caching: Caching, tenant: str, body: Kept) -> bytes:
+    route = exchange.route
+    assert route is not None
+    fields = () if caching.rule is None else caching.rule.fields
+    data = body.read(body.length)
+    return key_of(tenant, route.upstream.name, exchange.request, route.target, data, fields)

@@ -16,6 +16,7 @@ from llmproxyd.model import Denied, Event, Finished, WallClock
 from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.marks import tightest
 from llmproxyd.pipeline.plan import Granted, Plan
+from llmproxyd.pipeline.record import secrets_of
 from llmproxyd.pipeline.upstream import outgoing
 from llmproxyd.providers.base import EndpointKind
 from llmproxyd.providers.limits import Meter
@@ -51,24 +52,33 @@ class Entrance:
 
         :raises Refused: it may not; a Deferred fails with the same.
         """
-        if plan.presented is None:
-            self._denied(exchange, Refused(401, "token_missing", MISSING, CHALLENGE), None)
         token = plan.presented
-        assert token is not None
+        if token is None:
+            unclear = plan.unclear
+            error = Refused(401, "token_missing", MISSING, CHALLENGE) if unclear is None else _anew(unclear)
+            self._note(exchange, error, None)
+            raise error
         try:
             grant = self._door.admit(token)
-        except Refused as error:
-            self._denied(exchange, error, token)
+        except Refused as refusal:
+            self._note(exchange, refusal, token)
+            raise
         if isinstance(grant, Deferred):
+            # A client that leaves meanwhile has not asked anything.
+            exchange.work = grant.cancel
             return grant.addCallbacks(
                 self._admitted, self._not_admitted, (exchange, plan), {}, (exchange, token), {}
             )
         return self._admitted(grant, exchange, plan)
 
     def leave(self, exchange: Exchange, finished: Finished) -> None:
-        """Count what the request has used."""
+        """Count what the request has used, or that it came to nothing."""
         granted, reading = exchange.grant, finished.reading
-        if granted is None or reading is None or not reading.tokens:
+        if granted is None:
+            return
+        if _came_to_nothing(finished):
+            self._door.returned(granted.grant)
+        if reading is None or not reading.tokens:
             return
         tokens = reading.tokens
         into, out = tokens.get("input", 0), tokens.get("output", 0)
@@ -83,10 +93,12 @@ class Entrance:
         granted = plan.granted
         if granted is None or granted.grant is not grant:
             granted = plan.granted = self._granted(grant, exchange, plan)
+        exchange.work = None
         exchange.grant = granted
+        if exchange.usage is not None and exchange.usage.secrets:
+            exchange.usage.secrets = secrets_of(exchange)
         if granted.refusal is not None:
-            self._door.returned(grant)
-            raise granted.refusal
+            raise _anew(granted.refusal)
         exchange.outgoing = granted.outgoing
         if not granted.wants:
             return None
@@ -100,9 +112,6 @@ class Entrance:
         exchange.standings = taken.standings
         if taken.admitted:
             return
-        granted = exchange.grant
-        assert granted is not None
-        self._door.returned(granted.grant)
         wall = self._wall()
         meters = [
             Meter(kind, one.want.per_minute, one.remaining, one.reset)
@@ -119,20 +128,16 @@ class Entrance:
     def _not_admitted(self, failure: object, exchange: Exchange, token: str) -> None:
         error = getattr(failure, "value", None)
         if isinstance(error, Refused):
-            self._denied(exchange, error, token)
+            self._note(exchange, error, token)
         assert isinstance(error, BaseException)
         raise error
 
-    def _denied(self, exchange: Exchange, error: Refused, token: str | None) -> None:
-        """Note who was turned away, and turn them away.
-
-        :raises Refused: in any case.
-        """
+    def _note(self, exchange: Exchange, error: Refused, token: str | None) -> None:
+        """Tell who was turned away."""
         if error.status in (401, 403):
             address = exchange.request.peer.rpartition(":")[0] or "-"
             part = shown(token) if token is not None and looks_like(token) else None
             self._emit(Denied(address=address, code=error.code, shown=part))
-        raise error
 
     def _granted(self, grant: Grant, exchange: Exchange, plan: Plan) -> Granted:
         """Work out what follows from *grant* for requests with this head."""
@@ -142,7 +147,9 @@ class Entrance:
             *_wants("project", grant.project.id, grant.project.limits),
         )
         route, request = plan.route, exchange.request
-        assert route is not None
+        if route is None:
+            granted.refusal = plan.denied
+            return granted
         upstream = route.upstream
         try:
             credential = grant.project.credentials.get(upstream.name)
@@ -170,6 +177,24 @@ class Entrance:
                 self._allowlists.clear()
             known = self._allowlists[project.id] = project.allow, Allowlist(project.allow)
         return known[1]
+
+
+def _came_to_nothing(finished: Finished) -> bool:
+    """Whether nothing was sent anywhere and no answer was found here: such a request does not count.
+
+    What is revalidated behind a client's back was never counted.
+    """
+    return (
+        finished.attempts == 0
+        and finished.code is not None
+        and finished.fault is None
+        and finished.cache in (None, "miss", "bypass")
+    )
+
+
+def _anew(refusal: Refused) -> Refused:
+    """*refusal*, to be raised: one that is kept and raised would keep every request that it ended."""
+    return Refused(refusal.status, refusal.code, refusal.message, refusal.headers, refusal.detail)
 
 
 def may_ask_for_faults(exchange: Exchange) -> bool:

@@ -80,7 +80,7 @@ class Ending:
         granted = upstream.timeouts.first_content
         if watch is not None and granted is not None:
             relay.expect_content(watch, granted, self._sent_at + granted - means.wheel.seconds())
-        if self._deadline is not None:
+        if self._deadline is not None and not exchange.done:
             self._deadline.committed()
         return relay
 
@@ -100,12 +100,14 @@ class Ending:
     ) -> None:
         """Give the client the failure itself: the upstream's own answer, where there is one."""
         upstream, exchange = self._turn.upstream, self._exchange
+        exchange.failed = error is not None and setback.counts
         if self._instead_of(None if gate is None or error is not None else gate.head):
             if gate is not None:
                 gate.throw_away()
             return
         listed = judge.models_instead(exchange, upstream, setback)
         if listed is not None:
+            exchange.failed = False
             if gate is not None:
                 gate.throw_away()
                 if self._notes is not None:
@@ -114,10 +116,11 @@ class Ending:
         elif error is not None:
             if gate is not None:
                 gate.throw_away()
-            exchange.failed = setback.counts
             self._refuse(error, more)
         else:
             assert gate is not None
+            if gate.head.status < 400:
+                exchange.instead = None  # nobody else is to be told that this is an answer
             gate.pass_on(self._commit(gate.head, None, more))
             self._flush()
 
@@ -166,7 +169,8 @@ class Ending:
         # A client may wait as briefly as it likes: that speaks against nobody.
         impatient = self._deadline is not None and self._deadline.impatient
         exchange.failed = self.number > 0 and not impatient
-        self._refuse(error)
+        if not self._instead_of(None):
+            self._refuse(error)
         if work is not None:
             work()
 

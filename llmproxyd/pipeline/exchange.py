@@ -128,8 +128,11 @@ class Exchange:
     :ivar work: stops what is done for the client, which has left.
     :ivar give_up: breaks off a body on its way, visibly, for the reason given.
     :ivar upstream: name of the upstream that answered, where it is not the route's own.
+    :ivar upstream_id: what that one calls the request.
     :ivar failed: the upstream is to blame for how it ended.
     :ivar closing: called once when it ends, before the final event.
+    :ivar said_all: the client was sent the word that closes its stream: what is missing is the
+        framing's end, for which many do not wait.
     :ivar record: keeps what passes, where somebody wants a record of it.
     :ivar taps: read the answer along.
     :ivar outgoing: what is sent upstream, but for the body.
@@ -137,7 +140,7 @@ class Exchange:
     :ivar standings: how the limits of its token and project stand.
     :ivar instead: may answer in the upstream's place.
     :ivar awaited: whether others wait for the answer, so that it is fetched whoever leaves.
-    :ivar orphan: its client has left, and it is fetched for those others.
+    :ivar orphan: its client has left, and it is fetched for those others, or to its very end.
     :ivar attempts: that were made at upstreams.
     :ivar asked: when the last one was, monotonic seconds.
     :ivar began: when the head of the answer went to the client.
@@ -178,6 +181,7 @@ class Exchange:
         "request",
         "request_id",
         "responder",
+        "said_all",
         "sent",
         "standings",
         "status",
@@ -185,6 +189,7 @@ class Exchange:
         "streaming",
         "taps",
         "upstream",
+        "upstream_id",
         "usage",
         "work",
     )
@@ -226,7 +231,8 @@ class Exchange:
         self.orphan = False
         self.attempts = 0
         self.asked = self.began = 0.0
-        self.streamed = False
+        self.streamed = self.said_all = False
+        self.upstream_id: str | None = None
         self.cache: str | None = None
         self.cache_notes: RawHeaders = ()
         self.usage: UsageTap | None = None
@@ -305,8 +311,9 @@ class Exchange:
             return
         if not self.committed:
             self.status = 499
-        self.code = "client_gone"
-        if self.awaited is not None and self.awaited():
+        if not self.said_all:
+            self.code = "client_gone"
+        if self.said_all or (self.awaited is not None and self.awaited()):
             self.orphan = True
             self.responder = NOBODY
             return
@@ -349,7 +356,11 @@ class Exchange:
         if taps is not None:
             for tap in taps:
                 tap.ended(end)
-        ended(self, self._finished(End.CLIENT_GONE if self.orphan else end, now))
+        if not self.said_all:
+            end = End.CLIENT_GONE if self.orphan else end
+        elif end is End.CLIENT_GONE:
+            end = End.COMPLETE
+        ended(self, self._finished(end, now))
 
     def _finished(self, end: End, now: float) -> Finished:
         plan, fault, granted, usage, arrived = self.plan, self.fault, self.grant, self.usage, self.arrived
@@ -398,4 +409,5 @@ class Exchange:
             self.request.peer,
             trace,
             captured,
+            self.upstream_id,
         )

@@ -19,12 +19,14 @@ class Live:
     """The moving parts of all upstreams.
 
     :param now: monotonic seconds.
+    :ivar drained: names of upstreams that are sent no further request, as an operator wants it.
     :param changed: is told of every breaker that opens or closes.
     """
 
     def __init__(self, now: Callable[[], float], changed: Callable[[BreakerChanged], None]) -> None:
         self._now = now
         self.breakers = Breakers(changed)
+        self.drained: set[str] = set()
         self._budgets: dict[str, tuple[BudgetPolicy, Budget]] = {}
         self._rings: dict[str, tuple[tuple[Secret, ...], Ring]] = {}
 

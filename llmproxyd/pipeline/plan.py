@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llmproxyd.access.presented import credential_of
+from llmproxyd.access.presented import credential_of, credentials_of
 from llmproxyd.access.projects import Grant
 from llmproxyd.cache.policy import Wants, wants_of
 from llmproxyd.errors import Refused
@@ -79,10 +79,12 @@ class Plan:
     :ivar expected: what was found out of answers to it, by upstream, media type and coding.
     :ivar patience: seconds that the client's SDK waits for an answer, where it says so.
     :ivar presented: the credential that the client presents, where that matters here.
+    :ivar unclear: why it cannot be told which one it presents.
     :ivar operation: of the endpoint, in a word.
     :ivar kind: of the endpoint.
     :ivar granted: what followed from the last grant.
-    :ivar denied: why the upstream's allowlist refuses it.
+    :ivar denied: why it is refused once it is known whose it is: its upstream's allowlist, or no way
+        to go.
     :ivar preflight: the answer to a browser that asks what a web page may do.
     :ivar cors: fields that let a web page read the answer.
     :ivar caching: ``None`` where nothing is stored.
@@ -109,6 +111,7 @@ class Plan:
         "route",
         "streaming",
         "traceparent",
+        "unclear",
     )
 
     def __init__(self, request: Request, dialect: Provider) -> None:
@@ -126,6 +129,7 @@ class Plan:
         self.patience: float | None = None
         self.expected: dict[tuple[str, bytes, bytes], object] = {}
         self.presented: str | None = None
+        self.unclear: Refused | None = None
         self.granted: Granted | None = None
         self.denied: Refused | None = None
         self.preflight: RawHeaders | None = None
@@ -166,7 +170,12 @@ def _planned(request: Request, policy: Policy) -> Plan:
     try:
         route = policy.router.route(request)
     except Refused as refusal:
-        return no_plan(request, policy, refusal.with_traceback(None))
+        plan = no_plan(request, policy, refusal.with_traceback(None))
+        if policy.access:
+            # Told after the door: which upstreams there are is not for everyone to find out.
+            plan.denied, plan.refusal = plan.refusal, None
+            _present(plan, request)
+        return plan
     plan = Plan(request, route.dialect)
     plan.route = route
     plan.operation, plan.kind = route.operation, str(route.kind)
@@ -196,7 +205,7 @@ def _planned(request: Request, policy: Policy) -> Plan:
 def _guard(plan: Plan, request: Request, policy: Policy) -> None:
     """Who asks, and whether the upstream's allowlist lets them.
 
-    :raises Refused: a web page may not, or more than one credential is presented.
+    :raises Refused: a web page may not.
     """
     route = plan.route
     assert route is not None
@@ -206,8 +215,11 @@ def _guard(plan: Plan, request: Request, policy: Policy) -> None:
     plan.preflight = preflight_of(request, upstream, access=policy.access)
     if plan.preflight is not None:
         return
-    if policy.access or policy.cache is not None:
-        plan.presented = credential_of(request)
+    if policy.access:
+        _present(plan, request)
+    elif policy.cache is not None:
+        # Whatever goes upstream may decide there who asks, so all of it is told apart here.
+        plan.presented = "\n".join(credentials_of(request)) or None
     plan.cors = cross_origin(request, upstream)
     if not upstream.allowlist.open:
         try:
@@ -215,6 +227,14 @@ def _guard(plan: Plan, request: Request, policy: Policy) -> None:
         except Refused as refusal:
             # Told after the door: what is allowed here is not for everyone to find out.
             plan.denied = refusal.with_traceback(None)
+
+
+def _present(plan: Plan, request: Request) -> None:
+    """Find the token that *request* presents."""
+    try:
+        plan.presented = credential_of(request)
+    except Refused as refusal:
+        plan.unclear = refusal.with_traceback(None)
 
 
 def _caching(plan: Plan, request: Request, policy: CachePolicy) -> Caching:

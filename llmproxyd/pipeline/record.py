@@ -170,8 +170,13 @@ def context_of(exchange: Exchange) -> Mapping[str, object]:
 
 
 def secrets_of(exchange: Exchange) -> tuple[str, ...]:
-    """The credentials that the client of *exchange* presented."""
-    return presented(exchange.request.headers, exchange.request.query)
+    """The credentials that the client of *exchange* presented, and those of its project."""
+    theirs = presented(exchange.request.headers, exchange.request.query)
+    granted = exchange.grant
+    if granted is None:
+        return theirs
+    keys = (key.reveal() for key in granted.grant.project.credentials.values())
+    return (*theirs, *(key for key in keys if key))
 
 
 def broken(exchange: Exchange, error: ProxyError, trace: str, wall: float, now: float) -> ErrorNoted:

@@ -18,6 +18,12 @@ def circuit_open(name: str, left: float) -> Refused:
     )
 
 
+def drained(name: str) -> Refused:
+    """An operator lets nothing go to the upstream *name*."""
+    message = f"The upstream {name} is drained: its operator sends no requests there for now."
+    return Refused(503, "upstream_drained", message, ((b"retry-after", b"30"),))
+
+
 def keys_at_rest(name: str, left: float) -> Refused:
     """None of the stored keys of the upstream *name* may be used for *left* seconds more."""
     seconds = _whole(left)

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from llmproxyd.errors import ProxyError, Retryable, UpstreamError
 from llmproxyd.http.framing import Framing, Tracker, tracker
 from llmproxyd.http.headers import content_of, relayed
+from llmproxyd.inspection.answerid import answer_id
 from llmproxyd.inspection.content import StreamWatch
 from llmproxyd.model import End, RawHeaders, Response, WallClock
 from llmproxyd.pipeline.answer import stream_error
@@ -54,6 +55,7 @@ class Relay:
         "_gather",
         "_idle",
         "_keepalive",
+        "_last_word",
         "_quiet",
         "_timer",
         "_tracker",
@@ -84,6 +86,7 @@ class Relay:
         self._watch: StreamWatch | None = None
         self._error: UpstreamError | None = None
         self._form: StreamForm | None = None
+        self._last_word: bytes | None = None
         self._gather = Gather(gather, wheel, self._write) if gather > 0 else None
         self._tracker: Tracker | None = None
         self.transport: WireResponse | None = None
@@ -97,7 +100,10 @@ class Relay:
         exchange = self._exchange
         if exchange.instead is not None:
             exchange.instead.relaying(response)
+            if exchange.done:
+                return  # it was fetched for others, who have nothing of it
         headers = response.headers
+        exchange.upstream_id = answer_id(headers)
         media, coding = content_of(headers)
         stream = None if whole else form_of(exchange, media)
         exchange.streamed = stream is not None
@@ -107,6 +113,8 @@ class Relay:
             self._gather = None
         if form is not None:
             self._tracker = tracker(form.framing)
+            # The bracket that closes an array closes much else, too.
+            self._last_word = form.terminator if form.framing is Framing.SSE else None
         # Nothing is said of a length where none is: HEAD may be answered without it.
         bodiless = exchange.request.method == b"HEAD" or response.status in (204, 304)
         length = None if bodiless else response.length
@@ -184,10 +192,15 @@ class Relay:
                 return
             data = self._gather.take() + data
         exchange.write(data, last=last)
+        if self._last_word is not None and not exchange.orphan:
+            exchange.said_all = data.endswith(self._last_word)
 
     def _write(self, data: bytes) -> None:
-        if data and not self._exchange.done:
-            self._exchange.write(data)
+        exchange = self._exchange
+        if data and not exchange.done:
+            exchange.write(data)
+            if self._last_word is not None and not exchange.orphan:
+                exchange.said_all = data.endswith(self._last_word)
 
     def connectionLost(self, reason: Failure) -> None:
         """The body is over, or broke off."""

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IBodyProducer
 
-from llmproxyd.cache.interface import Cache
+from llmproxyd.cache.interface import Cache, Entry
 from llmproxyd.errors import ClientGone, ProxyError, Refused, UpstreamError
 from llmproxyd.faults.choose import Chosen, Engine
 from llmproxyd.faults.language import LanguageError, parse_field
@@ -27,9 +27,9 @@ from llmproxyd.http.body import NO_BODY, BodySource, Kept
 from llmproxyd.http.headers import first
 from llmproxyd.inspection.request import END, WHOLE, asked
 from llmproxyd.model import Arrived, End, Event, Finished, Request, WallClock
-from llmproxyd.pipeline import answer
+from llmproxyd.pipeline import answer, refusals
 from llmproxyd.pipeline.attempts import Attempts
-from llmproxyd.pipeline.caching import NO_TURN, Shelf, Turn, concerns, reads_body
+from llmproxyd.pipeline.caching import Turn, concerns, reads_body
 from llmproxyd.pipeline.door import Entrance, body_check, may_ask_for_faults
 from llmproxyd.pipeline.exchange import NOBODY, Exchange, Responder
 from llmproxyd.pipeline.live import Live
@@ -39,6 +39,8 @@ from llmproxyd.pipeline.policy import Policy, Upstream
 from llmproxyd.pipeline.record import Record, broken, secrets_of
 from llmproxyd.pipeline.relay import Relay
 from llmproxyd.pipeline.route import Route
+from llmproxyd.pipeline.serving import NO_TURN
+from llmproxyd.pipeline.shelf import Shelf
 from llmproxyd.pipeline.taps import UsageTap
 from llmproxyd.pipeline.target import transformed
 from llmproxyd.pipeline.upstream import Sender, body_too_large, explain, head_of
@@ -51,6 +53,10 @@ from llmproxyd.wire.wheel import Wheel
 NOTHING = (0, 0)
 
 FAULT_FIELD = b"x-llmproxyd-fault"
+
+LINGER = 1.0
+"""Seconds for the end of a stream whose client left at its last word: it may be kept then, and so may
+the upstream's connection."""
 
 
 class Pipeline:
@@ -131,6 +137,12 @@ class Pipeline:
     def client_gone(self, exchange: Exchange) -> None:
         """The client of *exchange* has closed its connection."""
         exchange.client_gone(self._now())
+        if exchange.said_all and not exchange.done:
+            self._wheel.start(LINGER, partial(self._lingered, exchange))
+
+    def _lingered(self, exchange: Exchange) -> None:
+        if exchange.awaited is None or not exchange.awaited():
+            exchange.abandon(self._now())
 
     def when_idle(self) -> Deferred[None]:
         """Fires when no request is under way."""
@@ -187,7 +199,8 @@ class Pipeline:
         """Past the door, where there is one."""
         if not exchange.policy.access:
             if plan.denied is not None:
-                raise plan.denied
+                self._refuse(exchange, plan.denied)
+                return
             exchange.outgoing = plan.outgoing
             self._go_on(exchange)
             return
@@ -196,7 +209,6 @@ class Pipeline:
         if entering is None:
             self._go_on(exchange)
         else:
-            # It is not stopped when the client leaves: others may wait for the same answer.
             entering.addCallback(lambda _: self._entered(exchange))
             entering.addErrback(self._failed, exchange)
 
@@ -260,7 +272,6 @@ class Pipeline:
             self._send_on(exchange)
         elif not concerns(exchange, caching):
             exchange.cache, exchange.cache_notes = "bypass", NO_TURN
-            self.shelf.count("bypass", exchange)
             self._send_on(exchange)
         elif not reads_body(caching.wants, exchange.request):
             Turn(exchange, caching, None, self.shelf, partial(self._send_on, exchange)).begin()
@@ -289,6 +300,9 @@ class Pipeline:
         """To the upstream, in one attempt or several."""
         route = exchange.route
         assert route is not None
+        drained = self._means.live.drained
+        if drained and route.upstream.name in drained and not route.upstream.absorbs:
+            raise refusals.drained(route.upstream.name)
         if route.upstream.absorbs or self._must_be_whole(exchange, route):
             self._with_body(exchange, self._kept)
         else:
@@ -373,22 +387,23 @@ class Pipeline:
             abort(incoming)
             self._failed(Failure(), exchange)
 
-    def _again(self, served: Exchange, turn: Turn) -> None:
-        """Ask the upstream whether what the client of *served* was answered with still holds."""
-        plan = served.plan
-        exchange = self._begin(turn.request, NO_BODY, NOBODY)
-        exchange.plan, exchange.grant = plan, served.grant
-        granted = served.grant
+    def _again(self, served: Exchange, entry: Entry, body: Kept | None) -> None:
+        """Ask the upstream whether *entry*, with which *served* was answered, still holds.
+
+        :param body: of the request, where it belongs to the key.
+        """
+        plan, granted, shelf = served.plan, served.grant, self.shelf
         assert plan is not None
+        assert plan.caching is not None
+        assert shelf is not None
+        exchange = self._begin(served.request, NO_BODY, NOBODY)
+        exchange.policy, exchange.plan, exchange.grant = served.policy, plan, granted
+        exchange.model, exchange.streaming = served.model, served.streaming
         exchange.outgoing = plan.outgoing if granted is None else granted.outgoing
-        body = turn.body
         go = partial(self._send_on, exchange) if body is None else partial(self._kept, body, exchange)
-        following = turn.successor(exchange, go)
         try:
-            if following is None:
-                self.active.discard(exchange)
-            else:
-                following.revalidate()
+            self._arrived(exchange, plan)
+            Turn(exchange, plan.caching, body, shelf, go).revalidate(entry)
         except Exception:
             self._failed(Failure(), exchange)
 
@@ -455,6 +470,8 @@ class Pipeline:
         self.active.discard(exchange)
         if exchange.grant is not None and self._entrance is not None:
             self._entrance.leave(exchange, event)
+        if self.shelf is not None and event.cache is not None:
+            self.shelf.count(event.cache, exchange)
         self._emit(event)
         record = exchange.record
         if isinstance(record, Record):

@@ -15,6 +15,7 @@ from typing import Protocol
 from twisted.python.failure import Failure
 
 from llmproxyd.cache.interface import Cache, Entry
+from llmproxyd.http.body import Kept
 from llmproxyd.model import WallClock
 from llmproxyd.pipeline.exchange import Exchange
 
@@ -61,7 +62,8 @@ class Shelf:
     """The cache of all requests.
 
     :param seconds: monotonic.
-    :param again: asks the upstream behind the back of a client that was answered from an entry.
+    :param again: asks the upstream behind the back of a client that was answered from an entry; it is
+        given the exchange, the entry, and the body where that belongs to the key.
     :param failed: takes what nothing here accounts for.
     :ivar flights: by key.
     :ivar gathered: bytes of answers that are on their way and may be kept.
@@ -72,7 +74,7 @@ class Shelf:
         cache: Cache,
         wall: WallClock,
         seconds: Callable[[], float],
-        again: Callable[[Exchange, Entry], None],
+        again: Callable[[Exchange, Entry, Kept | None], None],
         failed: Callable[[Failure, Exchange], None],
     ) -> None:
         self.cache = cache

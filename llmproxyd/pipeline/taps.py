@@ -19,12 +19,12 @@ class UsageTap:
 
     :param capture: bytes of the bodies of request and answer.
     :param now: monotonic seconds.
-    :param secrets: credentials that the client presented.
+    :param secrets: credentials that the client presented, and its project's once that is known.
     :ivar first: when the first content of a stream came.
     :ivar reading: what the answer told of itself, once it is over.
     """
 
-    __slots__ = ("_body", "_capture", "_keep", "_now", "_reader", "_secrets", "first", "reading")
+    __slots__ = ("_body", "_capture", "_keep", "_now", "_reader", "first", "reading", "secrets")
 
     def __init__(
         self, now: Callable[[], float], capture: tuple[int, int], secrets: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class UsageTap:
         self._reader: UsageReader | None = None
         self._body: Body | None = None
         self._keep: Keep | None = None
-        self._secrets = secrets
+        self.secrets = secrets
         self.first: float | None = None
         self.reading: Reading | None = None
 
@@ -76,4 +76,4 @@ class UsageTap:
         if self._body is None and self._keep is None:
             return None
         kept = None if self._keep is None else self._keep.body()
-        return Captured(request=self._body, response=kept, secrets=self._secrets)
+        return Captured(request=self._body, response=kept, secrets=self.secrets)

@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Iterator
 from urllib.parse import quote
 
+from llmproxyd.errors import Refused
 from llmproxyd.http.body import Kept
 from llmproxyd.model import Request
 from llmproxyd.pipeline.exchange import Exchange
-from llmproxyd.pipeline.policy import Upstream
+from llmproxyd.pipeline.policy import Fallback, Upstream
 from llmproxyd.pipeline.upstream import Outgoing, outgoing
-from llmproxyd.providers.base import Endpoint
+from llmproxyd.providers.base import Endpoint, EndpointKind
 from llmproxyd.redaction import Secret
 from llmproxyd.transform.body import with_model
 from llmproxyd.wire.body import KeptBytes
@@ -90,6 +91,8 @@ def _credential(exchange: Exchange, upstream: str) -> Secret | None:
 class Fallbacks(Iterator[Target]):
     """The upstreams that stand in for that of *exchange*, in order; false when no more are left.
 
+    One whose allowlist is against the request, as it would be there, is passed over.
+
     :param body: as the client sent it.
     """
 
@@ -105,9 +108,14 @@ class Fallbacks(Iterator[Target]):
         return bool(self._left)
 
     def __next__(self) -> Target:
-        if not self._left:
-            raise StopIteration
-        fallback, route, exchange = self._left.popleft(), self._route, self._exchange
+        while self._left:
+            target = self._target(self._left.popleft())
+            if target is not None:
+                return target
+        raise StopIteration
+
+    def _target(self, fallback: Fallback) -> Target | None:
+        route, exchange = self._route, self._exchange
         other = exchange.policy.router.upstreams[fallback.upstream]
         path, sent, model = route.target, self._body, fallback.model(exchange.model)
         if model is not None:
@@ -117,6 +125,8 @@ class Fallbacks(Iterator[Target]):
             else:
                 changed = with_model(sent.read(sent.length), model)
                 sent = sent if changed is None else KeptBytes(changed)
+        if not _allowed(exchange, other, path, sent):
+            return None
         model = model or exchange.model
         sent = transformed(other, exchange, sent, model)
         foreign = other.origin != route.upstream.origin
@@ -126,6 +136,25 @@ class Fallbacks(Iterator[Target]):
 def _may(exchange: Exchange, upstream: str) -> bool:
     """Whether *exchange* may go to *upstream*: where access is on, its project must be let in there."""
     return exchange.grant is None or _credential(exchange, upstream) is not None
+
+
+def _allowed(exchange: Exchange, upstream: Upstream, path: bytes, body: Kept) -> bool:
+    """Whether the allowlist of *upstream* lets the request in with this *path* and *body*."""
+    allowlist, request, route = upstream.allowlist, exchange.request, exchange.route
+    if allowlist.open:
+        return True
+    endpoint = None if route is None else route.endpoint
+    try:
+        allowlist.check_head(request, path)
+        if allowlist.reads_body:
+            match = None if endpoint is None else endpoint.pattern.search(path.partition(b"?")[0])
+            named = None if match is None else match.groupdict().get("model")
+            model = None if named is None else named.decode("latin-1")
+            inference = endpoint is None or endpoint.kind is EndpointKind.INFERENCE
+            allowlist.check_body(request, body.read(body.length), model, inference=inference)
+    except Refused:
+        return False
+    return True
 
 
 def transformed(upstream: Upstream, exchange: Exchange, body: Kept, model: str | None = None) -> Kept:

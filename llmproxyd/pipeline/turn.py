@@ -14,6 +14,10 @@ from llmproxyd.resilience.retry import Tries
 from llmproxyd.resilience.verdict import about_the_request, in_flight, too_long, unpaid
 
 
+DRAINED = 30.0
+"""Seconds until an upstream that an operator has drained may be asked for again."""
+
+
 class Turn:
     """The turn of one upstream.
 
@@ -51,6 +55,8 @@ class Turn:
     def begin(self, now: float) -> float | None:
         """Ask for admission: ``None``, or the seconds until there may be one."""
         live, upstream = self._live, self.upstream
+        if upstream.name in live.drained:
+            return DRAINED
         resilience = upstream.resilience
         if resilience.breaker.enabled:
             breaker = live.breakers.of(resilience.breaker, upstream.name, self.target.model)

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 
+from llmproxyd.access.withheld import fields_without, secrets_in_head, target_without
 from llmproxyd.errors import Busy, ClientGone, Final, ProxyError, Refused, Retryable, UpstreamError
 from llmproxyd.http.headers import for_upstream
 from llmproxyd.model import Request, Response
@@ -113,7 +114,8 @@ def outgoing(
 
     :param key: the one to use, where the upstream has several.
     :param held: the answer will be looked at; by default as the upstream's policy says.
-    :param withheld: the client's credential is not for it, whether or not there is another one.
+    :param withheld: the client's credential is not for it, whether or not there is another one, and
+        wherever in the head it stands.
     :param foreign: the client meant another one: neither is its credential for this, nor its cookies.
     """
     withheld = withheld or foreign
@@ -127,13 +129,17 @@ def outgoing(
     fields = for_upstream(request.headers, upstream.host)
     if replaced:
         fields = [pair for pair in fields if pair[0].lower() not in replaced]
+    if withheld:
+        theirs = secrets_in_head(request)
+        fields = fields_without(fields, theirs)
+        target = target_without(target, theirs)
     if upstream.holds if held is None else held:
         fields = [_readable(pair) if pair[0].lower() == b"accept-encoding" else pair for pair in fields]
-    fields += [pair for pair in upstream.headers if pair[0].lower() != b"host"]
+    place = upstream.provider.credential
+    ours = {b"host", place.header} if withheld and key is not None else {b"host"}
+    fields += [pair for pair in upstream.headers if pair[0].lower() not in ours]
     if key is not None:
-        place = upstream.provider.credential
         fields.append((place.header, place.prefix + key.reveal().encode()))
-    if key is not None or withheld:
         target = _without_key(target)
     rewritten = rewrite(upstream.paths, target) if upstream.paths else None
     base = upstream.base

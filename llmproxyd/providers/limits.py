@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import ceil
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ def anthropic_fields(meters: Sequence[Meter], wall: float) -> list[tuple[bytes, 
     fields = []
     for meter in meters:
         name = b"anthropic-ratelimit-" + meter.kind.encode()
-        at = datetime.fromtimestamp(wall + meter.reset, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        # A second too late is better than one too early.
+        at = datetime.fromtimestamp(ceil(wall + meter.reset), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         fields += [
             (name + b"-limit", b"%d" % meter.limit),
             (name + b"-remaining", b"%d" % meter.remaining),
@@ -60,8 +62,9 @@ def no_fields(meters: Sequence[Meter], wall: float) -> list[tuple[bytes, bytes]]
 
 def go_duration(seconds: float) -> str:
     """*seconds* as OpenAI writes them: ``1s``, ``6m0s``, ``120ms``."""
+    seconds = max(round(seconds, 3), 0)
     if seconds < 1:
-        return f"{max(round(seconds * 1000), 0)}ms"
+        return f"{round(seconds * 1000)}ms"
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(int(minutes), 60)
     text = f"{rest:.3f}".rstrip("0").rstrip(".") + "s"

@@ -142,7 +142,9 @@ class WholeBody:
 class _Paced:
     """A producer, and a client that is given up when it reads nothing for too long."""
 
-    def __init__(self, producer: IPushProducer, wheel: Wheel, idle: float, give_up: Callable[[], None]) -> None:
+    def __init__(
+        self, producer: IPushProducer, wheel: Wheel, idle: float, give_up: Callable[[], None]
+    ) -> None:
         self._producer = producer
         self._wheel = wheel
         self._idle = idle
@@ -255,8 +257,8 @@ class StockAnswer:
         self.fed()
         self.gone = None
         if request.clientproto.startswith(b"HTTP/1.") and (request.chunked or self._sized):
-            request.loseConnection()
             self._late = self._wheel.start(GOODBYE, self._abort)
+            request.loseConnection()
         else:
             self._abort()
 

@@ -110,10 +110,15 @@ class Doorkeeper:
 
     # What the daemon asks.
 
-    def start(self) -> None:
-        """Begin to follow changes and to write counts."""
+    def start(self) -> Deferred[None]:
+        """Begin to follow changes and to write counts.
+
+        :returns: fires when the changes were first looked at, in vain or not.
+        """
         self._batches.start()
-        self._poll()
+        looked: Deferred[None] = Deferred()
+        self._poll().addBoth(lambda _: looked.callback(None))
+        return looked
 
     def stop(self) -> Deferred[None]:
         """Write what was counted, within :data:`STOP` seconds; nobody is admitted any more."""
@@ -261,14 +266,15 @@ class Doorkeeper:
         self._generation += 1
         self._remembered.distrust(which)
 
-    def _poll(self) -> None:
+    def _poll(self) -> Deferred[None]:
         asked = self._seconds()
-        self._polling = (
+        polling = self._polling = (
             self._store.changes(self._last_change)
             .addCallback(self._told, asked)
             .addErrback(self._not_polled)
             .addBoth(self._polled)
         )
+        return polling
 
     def _told(self, changes: Changes, asked: float) -> None:
         self._last_change = changes.last

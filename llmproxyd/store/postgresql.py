@@ -115,4 +115,5 @@ class PostgreSQL:
     def reason(self, error: Exception) -> str:
         diag = getattr(error, "diag", None)
         said = (diag.message_primary if diag is not None else None) or str(error)
-        return f"PostgreSQL at {self._where}: {said}"
+        # What libpq says of a connection stands on several lines.
+        return f"PostgreSQL at {self._where}: {' '.join(said.split())}"

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from llmproxyd.config.load import load
+from llmproxyd.gateway import NO_PARTS, Parts
 from llmproxyd.model import Event, Finished
 from llmproxyd.observe.output import Output
 from llmproxyd.observe.requestlog import RequestLog
@@ -39,6 +40,7 @@ class ProxyUnderTest:
     """The whole daemon in this process, on a free port of 127.0.0.1, without its operator.
 
     :param settings: as in the configuration file, as nested mappings.
+    :param parts: what is handed in instead of being built: a door before a store in memory.
     :ivar log: what the daemon has written.
     """
 
@@ -49,6 +51,7 @@ class ProxyUnderTest:
         *,
         environ: Mapping[str, str] | None = None,
         providers: Mapping[str, Provider] | None = None,
+        parts: Parts = NO_PARTS,
     ) -> None:
         known = registry() if providers is None else providers
         given = {"listen": ["tcp:0:interface=127.0.0.1"], "operator": {"stdin": False}, **settings}
@@ -61,13 +64,17 @@ class ProxyUnderTest:
         output = Output(self.log)
         requests = RequestLog(output, reactor, time.time, as_json=False)
         self.sink = RecordingSink()
-        self.daemon = Daemon(config, reactor, providers=known, output=output, requests=requests)
+        self.daemon = Daemon(config, reactor, providers=known, output=output, requests=requests, parts=parts)
 
     def start(self) -> ProxyUnderTest:
         """Open the port."""
         self.daemon.sink.subscribe(self.sink)
         self.daemon.privilegedStartService()
         return self
+
+    def open(self) -> Deferred[None]:
+        """Open the store, begin to record: what the daemon does once it runs.  Needed where access is on."""
+        return self.daemon.works.start()
 
     @property
     def port(self) -> int:

@@ -107,7 +107,6 @@ class AdminBench:
             status=Status(lambda: {"version": "0", "mode": "n"}, {"cache": self.cache.stats}),
             switches=Switches(
                 self.control,
-                engine=self.engine,
                 breakers=self.breakers,
                 monotonic=reactor.seconds,
                 audit=self.audit,

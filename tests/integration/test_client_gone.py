@@ -44,6 +44,12 @@ def leave(client: Client, way: str) -> None:
 
 
 WAYS = pytest.mark.parametrize("way", ["closes", "resets"])
+WORDS = [
+    pytest.param(event(b"{}"), event(b"[DONE]"), End.COMPLETE, id="whole"),
+    pytest.param(event(b"[DONE]"), event(b"{}"), End.CLIENT_GONE, id="more"),
+    pytest.param(event(b"{}"), b"data: [DON", End.CLIENT_GONE, id="half"),
+]
+"""What a stream says last, and how it ends when its client leaves then: OpenAI's does not wait on."""
 
 
 @WAYS
@@ -73,6 +79,49 @@ async def test_during_a_stream(bench: Bench, upstream: FakeUpstream, way: str) -
     leave(client, way)
     finished = await ended(proxy, upstream)
     assert finished.sent == len(one)
+
+
+@WAYS
+@pytest.mark.parametrize(("before", "word", "end"), WORDS)
+@pytest_twisted.ensureDeferred
+async def test_at_the_last_word_of_a_stream(
+    bench: Bench, upstream: FakeUpstream, way: str, before: bytes, word: bytes, end: End
+) -> None:
+    upstream.scripts = [[Send(stream_head() + chunk(before + word)), Stall()]]
+    proxy = bench.proxy()
+    client = await bench.client(proxy)
+    client.send(request(CHAT))
+    await client.has(word)
+    leave(client, way)
+    await until(lambda: proxy.finished, "the end of the request")
+    await until(lambda: not upstream.open, "the upstream's connection to end")
+    (finished,) = proxy.finished
+    assert finished.end is end
+    assert finished.code == (None if end is End.COMPLETE else "client_gone")
+
+
+@WAYS
+@pytest_twisted.ensureDeferred
+async def test_the_end_of_a_stream_may_come_after_the_client_has_left(
+    bench: Bench, upstream: FakeUpstream, way: str
+) -> None:
+    gate = Gate()
+    word = event(b"[DONE]")
+    upstream.scripts = [[Send(stream_head() + chunk(word)), gate, Send(LAST_CHUNK)], [Send(answer(b"{}"))]]
+    proxy = bench.proxy()
+    client = await bench.client(proxy)
+    client.send(request(CHAT))
+    await client.has(word)
+    leave(client, way)
+    await pause(0.05)
+    assert upstream.open, "it is waited for"
+    gate.open()
+    await until(lambda: proxy.finished, "the end of the request")
+    (finished,) = proxy.finished
+    assert (finished.end, finished.code, finished.sent) == (End.COMPLETE, None, len(word))
+    other = await bench.client(proxy)
+    await other.ask(get(b"/v1/models"))
+    assert len(upstream.connections) == 1, "it was kept"
 
 
 @WAYS

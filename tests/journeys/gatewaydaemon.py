@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -126,19 +127,23 @@ def folders(folder: Path) -> dict[str, str]:
     return {"STATE_DIRECTORY": str(folder / "state"), "RUNTIME_DIRECTORY": str(folder / "run")}
 
 
-def daemon(folder: Path, settings: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Daemon:
+def daemon(folder: Path, settings: Path, *, port: int = 0, env: Mapping[str, str] | None = None) -> Daemon:
     variables = {**folders(folder), **(env or {})}
-    return Daemon("--config", str(settings), *arguments, stdin="null", env=variables)
+    listen = ("--port", str(port), "--interface", "127.0.0.1")
+    return Daemon("--config", str(settings), stdin="null", env=variables, listen=listen)
 
 
-def started(settings: str, name: str = "llmproxyd.yaml", env: Mapping[str, str] | None = None) -> Team:
-    """A daemon with *settings* (YAML)."""
+def started(
+    settings: str, name: str = "llmproxyd.yaml", *, port: int = 0, env: Mapping[str, str] | None = None
+) -> Team:
+    """A daemon with *settings* (YAML), once clients can be let in."""
     folder = Path(tempfile.mkdtemp(prefix="team-"))
     (folder / "state").mkdir()
     (folder / "run").mkdir()
     file = folder / name
     file.write_text(settings)
-    made = daemon(folder, file, env=env)
+    file.chmod(0o600)
+    made = daemon(folder, file, port=port, env=env)
     try:
         made.__enter__()
     except BaseException:
@@ -154,6 +159,13 @@ def until(look: Callable[[], Found], seconds: float = PATIENCE, every: float = 0
         assert time.monotonic() < deadline, f"still {found!r} after {seconds} s"
         time.sleep(every)
     return found
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
 
 
 def lines(file: Path) -> list[Any]:

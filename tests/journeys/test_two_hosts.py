@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
 import raw
-from gatewaydaemon import Providers, Team, providers, started, until
+from gatewaydaemon import Providers, Team, free_port, providers, started, until
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pgserver import PostgresUnderTest, postgres_under_test
@@ -89,6 +92,14 @@ def models(host: Team, token: str, query: str = "") -> str:
 
 def ready(host: Team) -> int:
     return raw.ask(host.url, "/health/ready").status
+
+
+def ready_is(host: Team, status: int) -> bool:
+    return ready(host) == status
+
+
+def redis_up(host: Team) -> bool:
+    return bool(host.status()["gateway"]["redis"]["up"])
 
 
 def refused_after(connection: HTTPConnection, token: str) -> float:
@@ -179,18 +190,18 @@ def test_without_redis_both_serve_on_and_say_so(hosts: Hosts) -> None:
             began = time.monotonic()
             assert [models(host, token) for _ in range(5)] == ["miss"] * 5
             assert time.monotonic() - began < 5
-            assert host.status()["gateway"]["redis"] == {"up": False}
-            host.daemon.wait_for("Redis")
+            assert not redis_up(host)
             statuses = [chat(host, limited).status for _ in range(40)]
             assert 20 <= statuses.count(200) <= 25, "each host counts for itself"
             assert statuses[-1] == 429
+            host.daemon.wait_for("each host counts for itself")
             assert host.status()["gateway"]["limits"]["shared"] is False
             assert b"llmproxyd_redis_up 0.0" in raw.ask(host.url, "/metrics").body
             assert ready(host) == 200
     finally:
         hosts.redis.start()
     for host in both:
-        until(lambda host=host: host.status()["gateway"]["redis"]["up"])  # type: ignore[misc]
+        until(partial(redis_up, host))
     until(lambda: models(hosts.one, token, "?again") == "hit")
     assert models(hosts.other, token, "?again") == "hit"
     fresh = hosts.new_token(limits={"rpm": 20})
@@ -199,16 +210,32 @@ def test_without_redis_both_serve_on_and_say_so(hosts: Hosts) -> None:
     assert hosts.one.status()["gateway"]["limits"]["shared"] is True
 
 
+def test_a_redis_that_hangs_holds_nobody_up(hosts: Hosts) -> None:
+    token = hosts.new_token(limits={"rpm": 1000})
+    assert models(hosts.one, token) == "miss"
+    hosts.redis.pause()
+    try:
+        began = time.monotonic()
+        for _ in range(10):
+            assert models(hosts.one, token) == "miss"
+            assert chat(hosts.one, token).status == 200
+        # Each may ask twice, 100 ms at most each time, until it is known.
+        assert time.monotonic() - began < 3
+    finally:
+        hosts.redis.resume()
+    until(lambda: models(hosts.one, token) == "hit")
+
+
 def test_without_postgresql_who_is_known_is_served_and_nobody_else(hosts: Hosts) -> None:
     both = (hosts.one, hosts.other)
-    known, stranger = hosts.new_token(), hosts.new_token()
+    known, stranger = hosts.new_token(name="known"), hosts.new_token()
     for host in both:
         assert chat(host, known).status == 200
         assert ready(host) == 200
     hosts.postgres.kill()
     try:
         for host in both:
-            until(lambda host=host: ready(host) == 503)  # type: ignore[misc]
+            until(partial(ready_is, host, 503))
             assert raw.ask(host.url, "/health/ready").json["status"] == "not ready"
             assert raw.ask(host.url, "/health").status == 200
             assert [chat(host, known).status for _ in range(3)] == [200] * 3
@@ -226,8 +253,46 @@ def test_without_postgresql_who_is_known_is_served_and_nobody_else(hosts: Hosts)
     finally:
         hosts.postgres.start()
     for host in both:
-        until(lambda host=host: ready(host) == 200)  # type: ignore[misc]
+        until(partial(ready_is, host, 200))
         assert chat(host, stranger).status == 200
         assert chat(host, known).status == 200
     assert hosts.one.ctl("project", "create", "in-time").status == 0
     assert chat(hosts.other, hosts.new_token()).status == 200
+    # What was counted meanwhile is not lost: four requests of each host, and one.
+    until(lambda: hosts.one.api.call("GET", "tokens", "known")["requests"] == 10, 10)
+
+
+def test_a_host_that_is_started_while_neither_answers_waits_for_them(hosts: Hosts) -> None:
+    token = hosts.new_token()
+    port, settings = free_port(), hosts.one.settings.read_text()
+    url = f"http://127.0.0.1:{port}"
+    hosts.redis.kill()
+    hosts.postgres.kill()
+    with ThreadPoolExecutor() as pool:
+        starting = pool.submit(started, settings, port=port)
+        try:
+            until(partial(answers, port))
+            assert raw.ask(url, "/health").status == 200
+            assert raw.ask(url, "/health/ready").status == 503
+            got = raw.ask(url, "/v1/chat/completions", bearer(token), CHAT)
+            assert (got.status, got.error["code"]) == (503, "store_unavailable")
+            assert not starting.done(), "it is not announced yet"
+        finally:
+            hosts.postgres.start()
+            third = starting.result()
+    try:
+        assert ready(third) == 200
+        assert [models(third, token), models(third, token)] == ["miss", "miss"]
+        hosts.redis.start()
+        until(lambda: models(third, token) == "hit")
+        assert third.daemon.output.count("The store does not answer") == 1
+    finally:
+        third.close()
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True

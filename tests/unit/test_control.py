@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxyd.control.verbs import Answer, Control
+from llmproxyd.control.answers import Answer
+from llmproxyd.control.verbs import Control
 from llmproxyd.faults.choose import Engine
 from llmproxyd.faults.language import OPTIONS
 from llmproxyd.faults.rules import Always, Rule, Share, Subject
@@ -408,5 +409,5 @@ def test_command_that_changes_anything_is_on_record_and_no_other() -> None:
 
 def test_command_that_is_on_record_already_is_not_recorded_again() -> None:
     desk = Desk()
-    desk.control.run("r 3", who=None)
+    desk.control.run("r 3", None)
     assert desk.recorded == []

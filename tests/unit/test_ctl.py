@@ -15,7 +15,7 @@ from llmproxyd.access.tokens import digest_of
 from llmproxyd.admin.client import Place, checked_url
 from llmproxyd.admin.ctl import main
 from llmproxyd.admin.parser import parser
-from llmproxyd.admin.tables import members, plain, table
+from llmproxyd.control.tables import members, plain, table
 from llmproxyd.admin.verbs import _reference
 from llmproxyd.config.load import load
 from llmproxyd.control.passwords import matches, password_line

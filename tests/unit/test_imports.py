@@ -21,7 +21,8 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("llmproxyd.tap",),
     ("llmproxyd.service",),
     ("llmproxyd.systemd",),
-    ("llmproxyd.administration",),
+    ("llmproxyd.administration", "llmproxyd.consoles", "llmproxyd.drain", "llmproxyd.reload"),
+    ("llmproxyd.library",),
     ("llmproxyd.assembly",),  # what service and the library share: a pipeline and all that it needs
     ("llmproxyd.gateway",),
     ("llmproxyd.safety", "llmproxyd.ready"),  # helpers of service, as is listen
@@ -37,6 +38,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     # Pure.
     ("llmproxyd.access",),
     ("llmproxyd.resilience",),
+    ("llmproxyd.language",),
     ("llmproxyd.faults",),
     ("llmproxyd.transform",),
     ("llmproxyd.inspection",),
@@ -49,7 +51,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
 )
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 
-PURE = ("access", "resilience", "faults", "transform", "inspection", "providers", "http")
+PURE = ("access", "resilience", "language", "faults", "transform", "inspection", "providers", "http")
 IMPURE = (
     "twisted.internet.reactor",
     "time",

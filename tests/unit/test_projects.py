@@ -8,12 +8,9 @@ from llmproxyd.access.allowlist import Allow
 from llmproxyd.access.projects import (
     Limits,
     Project,
-    Scope,
     Token,
     check,
-    parse_scopes,
     project_problems,
-    token_problems,
     valid_limit,
     valid_name,
 )
@@ -100,13 +97,6 @@ def test_other_limits_are_refused(value: object) -> None:
         valid_limit(value)
 
 
-def test_scopes_are_read_by_name() -> None:
-    assert parse_scopes(["fault", "admin", "fault"]) == {Scope.FAULT, Scope.ADMIN}
-    assert parse_scopes([]) == frozenset()
-    with pytest.raises(ValueError, match='found "root"; accepted: fault, admin'):
-        parse_scopes(["fault", "root"])
-
-
 def test_problems_of_a_project_name_their_keys() -> None:
     project = Project(
         id="p",
@@ -123,12 +113,6 @@ def test_problems_of_a_project_name_their_keys() -> None:
     ]
     assert all("evil" not in text for _, text in project_problems(project))
     assert list(project_problems(PROJECT)) == []
-
-
-def test_problems_of_a_token_name_their_keys() -> None:
-    wrong = token(name="x" * 101, expires_at=float("nan"), max_requests=0, limits=Limits(tpm=-1))
-    assert [key for key, _ in token_problems(wrong)] == ["name", "expires_at", "max_requests", "limits.tpm"]
-    assert list(token_problems(token())) == []
 
 
 def test_nothing_secret_stands_in_a_repr() -> None:

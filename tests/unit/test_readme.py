@@ -6,6 +6,9 @@ import ast
 import io
 import json
 import re
+import shlex
+from argparse import ArgumentParser
+from collections.abc import Iterator
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
@@ -14,17 +17,15 @@ import pytest
 import yaml
 from docutils.core import publish_string
 
+from llmproxyd.access.allowlist import Allow
+from llmproxyd.admin.parser import parser
+from llmproxyd.admin.routes import OFF
+from llmproxyd.cache.key import key_of, url_of
+from llmproxyd.config.gateway import CacheRule, CacheSettings
 from llmproxyd.config.load import load, presets
 from llmproxyd.config.schema import Config
-from llmproxyd.faults.language import (
-    KINDS,
-    OPTIONS,
-    ResetBreaker,
-    SetFault,
-    ShowBreakers,
-    TripBreaker,
-    parse,
-)
+from llmproxyd.faults.language import KINDS, OPTIONS, SetFault, parse
+from llmproxyd.language.table import TABLE
 from llmproxyd.model import BreakerChanged, CredentialRested, Retrying
 from llmproxyd.observe.requestlog import Absorbed, text_event
 from llmproxyd.providers.registry import registry
@@ -41,9 +42,9 @@ from llmproxyd.transform.rules import Transform
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.rst").read_text()
-DOCS = ("docs/errors.rst", "docs/logs.rst", "docs/resilience.rst", "docs/transforms.rst")
+DOCS = sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.rst"))
 TEXTS = {"README.rst": README} | {name: (ROOT / name).read_text() for name in DOCS}
-KEYS = {one.name for one in fields(Config)} | {"target_proxy"}
+KEYS = {one.name for one in fields(Config)} | {"apis", "default_api", "target_proxy"}
 
 
 def blocks_of(text: str) -> list[str]:
@@ -68,7 +69,10 @@ CONFIGURATIONS = [
 
 
 def loaded(tmp_path: Path, text: str) -> Config:
-    """The configuration *text*, where every variable that it names is set."""
+    """The configuration *text*, where every variable that it names is set, and every key file is there."""
+    for name in re.findall(r"\{file: ([\w.]+)\}", text):
+        (tmp_path / name).write_text(f"secret-of-{name}\n")
+        (tmp_path / name).chmod(0o600)
     file = tmp_path / "llmproxyd.yaml"
     file.write_text(text)
     file.chmod(0o600)
@@ -76,9 +80,7 @@ def loaded(tmp_path: Path, text: str) -> Config:
     return load(file=file, environ=environ, providers=registry())
 
 
-@pytest.mark.parametrize(
-    "name", ["README.rst", "CHANGELOG.rst", *DOCS, "docs/performance.rst", "benchmarks/README.rst"]
-)
+@pytest.mark.parametrize("name", ["README.rst", "CHANGELOG.rst", *DOCS, "benchmarks/README.rst"])
 def test_it_is_valid(name: str) -> None:
     said = io.StringIO()
     publish_string(
@@ -120,7 +122,9 @@ def test_every_example_of_a_configuration_loads_without_a_warning(
 
 
 def test_the_examples_of_configurations_are_found() -> None:
-    assert {name for name, _ in CONFIGURATIONS} == TEXTS.keys() - {"docs/errors.rst"}
+    those = {"access", "cache", "events", "logs", "resilience", "transforms"}
+    assert {name for name, _ in CONFIGURATIONS} >= {"README.rst", *(f"docs/{name}.rst" for name in those)}
+    assert [name for name, block in CONFIGURATIONS if "\napis:\n" in block] == ["README.rst"]
 
 
 def test_every_document_that_is_named_is_there() -> None:
@@ -187,14 +191,9 @@ def test_the_statuses_that_are_tried_again_are_these(name: str) -> None:
 
 
 def test_the_commands_for_breakers_are_understood() -> None:
-    name = "my-endpoint"
-    for text, command in (
-        ("breaker", ShowBreakers()),
-        (f"breaker trip {name}", TripBreaker(name)),
-        (f"breaker reset {name}", ResetBreaker(name)),
-    ):
+    for text in ("breaker", "breaker trip my-endpoint", "breaker reset my-endpoint"):
         assert f"\n``{text}``  " in README
-        assert parse(text) == command
+        TABLE.parse(text)
 
 
 def retrying(upstream: str, failed: str, delay: float, of: int, request: str, to: str = "") -> Retrying:
@@ -239,32 +238,164 @@ def test_the_lines_of_the_log_are_written_so(name: str, event: Absorbed) -> None
 # The documents.
 
 
-def codes_of(tree: ast.Module) -> dict[str, int]:
-    """Status by code of every error that the module makes itself."""
-    found = {}
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-            continue
-        values = [one.value for one in node.args if isinstance(one, ast.Constant)]
-        match values:
-            case [int(status), str(code), *_] if node.func.id in ERRORS:
-                found[code] = status
-    return found
-
-
 ERRORS = ("BadRequest", "Busy", "Final", "Refused", "Retryable")
+ADMIN = ("admin", "control")
+"""Rooms whose errors the admin API answers."""
+
+ELSEWHERE = {
+    ("site/access.py", "local_only", 403),
+    ("site/logs.py", "error_log_unreadable", 500),
+    ("admin/resource.py", "internal_error", 500),
+    *(("admin/resource.py", code, 404) for code, _ in OFF.values()),
+    *(("library/door.py", f"token_{code}", 401) for code in ("not_found", "inactive", "expired")),
+}
+"""What is made in another way: file, code, status."""
+
+UNREAD = {"admin/resource.py", "library/door.py"}
+"""Files with errors whose codes stand in a table of theirs."""
+
+
+def errors_of(tree: ast.Module) -> Iterator[tuple[int, ast.expr]]:
+    """Status and code of every error that the module makes itself; those that copy another are none."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or len(node.args) < 2:
+            continue
+        made = isinstance(node.func, ast.Name) and node.func.id in ERRORS
+        made = made or (isinstance(node.func, ast.Attribute) and node.func.attr == "__init__")
+        status = node.args[0]
+        if made and isinstance(status, ast.Constant) and isinstance(status.value, int):
+            yield status.value, node.args[1]
+
+
+def named_in(tree: ast.Module, name: str) -> Iterator[ast.expr]:
+    """What the variable or parameter *name* is given within the module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            yield from (node.value for target in node.targets if ast.unparse(target) == name)
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        names = [one.arg for one in node.args.args]
+        if name not in names:
+            continue
+        defaults = dict(zip(names[::-1], node.args.defaults[::-1], strict=False))
+        yield from (value for one, value in defaults.items() if one == name)
+        place = names.index(name) - (names[0] == "self")
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and ast.unparse(call.func).endswith(node.name):
+                yield from call.args[place : place + 1]
+
+
+def texts_of(tree: ast.Module, code: ast.expr) -> set[str]:
+    """The codes that *code* may be."""
+    match code:
+        case ast.Constant(value=str(text)):
+            return {text}
+        case ast.IfExp(body=one, orelse=other):
+            return texts_of(tree, one) | texts_of(tree, other)
+        case ast.Name(id=name):
+            found = (texts_of(tree, one) for one in named_in(tree, name) if not isinstance(one, ast.Name))
+            return set().union(*found)
+    return set()
+
+
+def codes() -> tuple[set[tuple[str, str, int]], set[str]]:
+    """File, code and status of every error; and the files with codes that cannot be read."""
+    made, unread = set(ELSEWHERE), set()
+    for path in (ROOT / "llmproxyd").rglob("*.py"):
+        tree, file = ast.parse(path.read_text()), path.relative_to(ROOT / "llmproxyd").as_posix()
+        for status, code in errors_of(tree):
+            found = texts_of(tree, code)
+            made |= {(file, text, status) for text in found}
+            if not found:
+                unread.add(file)
+    return made, unread
 
 
 def test_every_code_of_an_error_is_listed_with_its_status_and_no_other() -> None:
-    made = {"local_only": 403, "error_log_unreadable": 500}
-    for file in (ROOT / "llmproxyd").rglob("*.py"):
-        made |= codes_of(ast.parse(file.read_text()))
-    assert len(made) > 30
+    found, unread = codes()
+    assert unread == UNREAD
+    made = {(code, status) for file, code, status in found if file.partition("/")[0] not in ADMIN}
+    assert len(made) > 50
     text = TEXTS["docs/errors.rst"]
     rows = re.findall(r"(?m)^``(\w+)`` +(\d{3}) ", text)
     sandbox = re.findall(r"``(sandbox_\w+)``\s+\((\d{3})\)", text)
-    assert {code: int(status) for code, status in rows + sandbox} == made
+    assert len(set(rows)) == len(rows), "a code stands there twice"
+    assert {(code, int(status)) for code, status in rows + sandbox} == made
     assert "``hard_stop``  " in text
+
+
+def test_every_code_of_the_admin_api_is_listed_with_its_status_and_no_other() -> None:
+    found, _ = codes()
+    made = {(code, status) for file, code, status in found if file.partition("/")[0] in ADMIN}
+    passed_on = {("token_inactive", 401), ("token_expired", 401)}
+    listed = set()
+    for statuses, row in re.findall(
+        r"(?m)^(\d{3}(?:, \d{3})*) +(``.*(?:\n {20,}``.*)*)", TEXTS["docs/admin.rst"]
+    ):
+        for code in re.findall(r"``([a-z_]+)``", row):
+            allowed = [(code, int(one)) for one in statuses.split(", ")]
+            right = [one for one in allowed if one in made | passed_on]
+            assert right, f"{code} is not answered with {statuses}"
+            listed.update(right)
+    assert made | passed_on == listed
+
+
+def test_the_readme_names_only_codes_that_there_are() -> None:
+    found, _ = codes()
+    made = {(code, status) for _, code, status in found}
+    table = README[README.index("\nStatus  ") :].partition("\n\n")[0]
+    rows = re.findall(r"(?m)^(\d{3}) +(``.*(?:\n {8}``.*)*)", table)
+    told = {(code, int(status)) for status, row in rows for code in re.findall(r"``([a-z_]+)``", row)}
+    assert len(told) == 8
+    assert told <= made
+
+
+# The gateway.
+
+
+def commands(text: str) -> list[str]:
+    """The commands of llmproxyctl in literal blocks."""
+    lines = "\n".join(blocks_of(text)).splitlines()
+    found = (re.search(r"(?:^|\()(llmproxyctl [^#)]*)", line) for line in lines)
+    return [one[1].strip() for one in found if one is not None]
+
+
+@pytest.mark.parametrize("name", [name for name, text in TEXTS.items() if commands(text)])
+def test_every_command_of_llmproxyctl_is_one(name: str) -> None:
+    for command in commands(TEXTS[name]):
+        parser().parse_args(shlex.split(command)[1:])
+
+
+def below(one: ArgumentParser) -> dict[str, ArgumentParser]:
+    """The verbs of a parser."""
+    for action in one._actions:
+        if isinstance(action.choices, dict):
+            return action.choices
+    return {}
+
+
+def test_all_verbs_of_llmproxyctl_are_in_the_table() -> None:
+    start = README.index("\n``project``, ``token``")
+    table = README[start : README.index("These are all the verbs")]
+    words = set(re.findall(r"[a-z]+", " ".join(re.findall(r"``([^`]+)``", table))))
+    for name, verb in below(parser()).items():
+        assert name in words, name
+        assert below(verb).keys() - words == set(), name
+
+
+def test_every_key_of_the_cache_and_of_allowlists_is_explained() -> None:
+    for name, kind in (
+        ("docs/cache.rst", CacheSettings),
+        ("docs/cache.rst", CacheRule),
+        ("docs/access.rst", Allow),
+    ):
+        assert [one.name for one in fields(kind) if not re.search(rf"\b{one.name}\b", TEXTS[name])] == []
+
+
+def test_the_functions_that_make_keys_are_where_it_is_said() -> None:
+    for function in (key_of, url_of):
+        assert f"``{function.__name__}``" in TEXTS["docs/cache.rst"]
+        assert f"``{function.__module__}``" in TEXTS["docs/cache.rst"]
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxyd.access.projects import new_project_id, new_token_id
-from llmproxyd.access.tokens import digest_of, looks_like, new_token, shown
+from llmproxyd.access.tokens import digest_of, looks_like, new_id, new_token, shown
 
 RANDOM = st.binary(min_size=16, max_size=40)
 
@@ -31,7 +30,7 @@ def test_too_little_randomness_makes_no_token() -> None:
     with pytest.raises(ValueError, match="16 random bytes"):
         new_token(bytes(15))
     with pytest.raises(ValueError, match="10 random bytes"):
-        new_project_id(bytes(9))
+        new_id("proj_", bytes(9))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +68,7 @@ def test_what_is_shown_keeps_the_token_secret(random: bytes) -> None:
 
 @given(st.binary(min_size=10, max_size=20))
 def test_ids_are_lower_case_base32(random: bytes) -> None:
-    for id, prefix in ((new_project_id(random), "proj_"), (new_token_id(random), "tok_")):
+    for id, prefix in ((new_id("proj_", random), "proj_"), (new_id("tok_", random), "tok_")):
         assert id.startswith(prefix)
         rest = id.removeprefix(prefix)
         assert len(rest) == 16

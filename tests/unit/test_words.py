@@ -5,11 +5,13 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llmproxyd.faults import words
 from llmproxyd.faults.choose import Engine, Running, Tally
 from llmproxyd.faults.language import SetFault, parse
-from llmproxyd.faults.rules import UNKNOWN, Rule, Subject, Times
+from llmproxyd.faults.rules import UNKNOWN, Always, Match, Rule, Share, Subject, Times
 from llmproxyd.providers.base import EndpointKind, ErrorKind
 
 CHAT = Subject(EndpointKind.INFERENCE, "openai", "/v1/chat/completions")
@@ -172,3 +174,47 @@ def test_prompt_words() -> None:
     assert words.prompt_words(None, []) is None
     assert words.prompt_words(running("r 3", 1), rules) == "Rate limit exceeded: next 2 requests"
     assert words.prompt_words(None, rules) == "rules: a, b"
+
+
+# As the operator would write them.
+
+NAMES = st.text(st.characters(codec="ascii", categories=("L", "N", "P", "S")), min_size=1, max_size=12)
+WHENS = (
+    st.integers(1, 999_999_999).map(Times)
+    | st.floats(1e-12, 1, exclude_max=True).map(Share)
+    | st.just(Always())
+)
+RULES = st.builds(
+    Rule,
+    name=st.just("mode"),
+    kind=st.sampled_from([*ErrorKind, UNKNOWN]),
+    when=WHENS,
+    match=st.builds(
+        Match,
+        upstream=st.none() | NAMES,
+        model=st.none() | NAMES,
+        path=st.none() | NAMES,
+        streaming=st.none() | st.booleans(),
+    ),
+    after=st.integers(0, 999_999_999),
+    lasts=st.none() | st.floats(1e-9, 366 * 86400.0) | st.sampled_from([0.25, 90.0, 300.0, 86400.0]),
+    retry_after=st.none() | st.floats(0, 9_999_999),
+)
+
+
+@settings(deadline=None)
+@given(RULES)
+def test_rule_as_a_line_is_the_same_rule_when_read_again(one: Rule) -> None:
+    assert rule(words.line_of(one)) == one
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("c", "c 1"),
+        ("r 30% for=300s upstream=openai", "r 0.3 upstream=openai for=5m"),
+        ("error overloaded * stream=no retry_after=2", "error overloaded * stream=no retry_after=2.0"),
+    ],
+)
+def test_rule_as_a_line_is_short(text: str, line: str) -> None:
+    assert words.line_of(rule(text)) == line

@@ -1,0 +1,288 @@
+"""The last requests, at hand for an operator who asks what became of one.
+
+Events are kept as they come, and told of when somebody asks: that is rare, and requests are not.  No
+bodies.  The number of requests is bounded, and so are the bytes that they hold: :data:`AVERAGE` each, over
+all of them, so that one that was tried again many times may take the place of several.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from sys import getsizeof
+from typing import Any
+
+from twisted.logger import Logger
+
+from llmproxyd.model import (
+    BreakerChanged,
+    CredentialRested,
+    ErrorNoted,
+    Event,
+    Finished,
+    Retrying,
+    WallClock,
+)
+from llmproxyd.observe import explained
+from llmproxyd.observe.eventjson import TEXT, EventFormat, Told
+from llmproxyd.observe.explained import Moment, Try
+from llmproxyd.observe.filters import EVERYTHING, Filter
+
+AVERAGE = 1024
+"""Bytes that a request may hold, on average over the journal."""
+
+NOTES = 64
+"""Failed attempts that are kept of one request: the first and the last ones."""
+
+WAITING = 4096
+"""Failed attempts that are kept of all requests under way: of 300 bytes each, about."""
+
+CHANGES = 256
+"""Changes of breakers and keys that are kept."""
+
+FOLLOWERS = 64
+"""Operators who may follow at a time."""
+
+CANDIDATES = 5
+"""Requests that are named where an id could mean several."""
+
+_BASE = 640
+_LARGE = _BASE + TEXT
+_READING = 480
+_NOTE = 320
+_LONG = 2 * TEXT + 1
+"""Characters of a text that others chose.  More are never shown; this many say that there were more."""
+
+Members = dict[str, Any]
+Entry = tuple[float, int, Finished, "list[Try] | None", "str | None"]
+"""When it ended (seconds since the epoch), its bytes, its event, its failed attempts, the last decision."""
+
+
+class Ambiguous(ValueError):
+    """An id could mean several requests; the message names some."""
+
+
+class Journal:
+    """A subscriber of the sink; it needs no arrivals.
+
+    :param requests: so many are kept at most; 0 keeps none, and they can still be followed.
+    :param form: tells of requests as events do, without secrets.
+    """
+
+    log = Logger()
+
+    def __init__(self, requests: int, wall: WallClock, form: EventFormat) -> None:
+        self._most = requests
+        self._budget = requests * AVERAGE
+        self._wall = wall
+        self._form = form
+        self._entries: deque[Entry] = deque()
+        self._held = 0
+        self._tries: dict[str, list[Try]] = {}
+        self._waiting = 0
+        self._decisions: dict[str, str] = {}
+        self._changes: deque[tuple[float, BreakerChanged | CredentialRested]] = deque(maxlen=CHANGES)
+        self._followers: list[tuple[Filter, Callable[[Members], None]]] = []
+
+    def __call__(self, event: Event) -> None:
+        """Take *event*."""
+        kind = type(event)
+        if kind is Finished:
+            self._finished(event)  # type: ignore[arg-type]
+        elif kind is Retrying:
+            self._retrying(event)  # type: ignore[arg-type]
+        elif isinstance(event, BreakerChanged | CredentialRested):
+            self._changes.append((self._wall(), event))
+        elif isinstance(event, ErrorNoted):
+            self._noted(event)
+
+    # Asked by operators.
+
+    def recent(self, filters: Filter = EVERYTHING, limit: int = 20) -> list[Members]:
+        """The last requests that *filters* let through, oldest first: what an event tells, and more."""
+        found = (entry for entry in reversed(self._entries) if filters(entry[2]))
+        return [self._members(entry[0], entry[2]) for entry in reversed(list(islice(found, max(limit, 0))))]
+
+    def follow(self, filters: Filter, emit: Callable[[Members], None]) -> Callable[[], None]:
+        """Tell *emit* of each request that *filters* let through from now on, as it ends.
+
+        One that raises is told no more.
+
+        :returns: to be called when it is enough; more than once does no harm.
+        :raises ValueError: too many follow already.
+        """
+        if len(self._followers) >= FOLLOWERS:
+            raise ValueError(f"{FOLLOWERS} operators follow the requests already")
+        follower = (filters, emit)
+        self._followers.append(follower)
+
+        def stop() -> None:
+            self._followers[:] = [one for one in self._followers if one is not follower]
+
+        return stop
+
+    def explain(self, name: str) -> Members | None:
+        """What became of the request *name*; ``None`` if it is not known, or no longer.
+
+        :param name: our id or an upstream's, or the beginning of one; ``#7`` for the seventh.
+        :raises Ambiguous: several ids begin so.
+        """
+        entry = self._find(name)
+        if entry is not None:
+            wall, _, finished, tries, decision = entry
+            moment = Moment(wall, wall - finished.duration, self._changes)
+            return explained.finished(self._members(wall, finished), finished, tries or [], decision, moment)
+        tries = self._tries.get(name)
+        return None if tries is None else explained.under_way(name, tries, Moment(None, None, self._changes))
+
+    def state(self) -> dict[str, int]:
+        """How many requests are kept, and about how many bytes they hold."""
+        return {"requests": len(self._entries), "bytes": self._held, "following": len(self._followers)}
+
+    def resize(self, requests: int) -> None:
+        """Keep so many from now on."""
+        self._most, self._budget = requests, requests * AVERAGE
+        self._make_room()
+
+    # Told by the sink.
+
+    def _finished(self, event: Finished) -> None:
+        request_id = event.request_id
+        tries = self._take(request_id) if self._tries else None
+        decision = self._decisions.pop(request_id, None) if self._decisions else None
+        wall = self._wall()
+        if self._most:
+            size = _BASE + _texts(event)
+            if size > _LARGE or event.captured is not None:
+                event = _slim(event)
+                size = _BASE + _texts(event)
+            if event.reading is not None:
+                size += _READING
+            if tries is not None:
+                size += _NOTE * len(tries)
+            self._entries.append((wall, size, event, tries, decision))
+            self._held += size
+            if self._held > self._budget or len(self._entries) > self._most:
+                self._make_room()
+        if self._followers:
+            self._tell(wall, event)
+
+    def _make_room(self) -> None:
+        """Forget the oldest; the last one stays, whatever it holds, as long as any may."""
+        entries = self._entries
+        least = min(self._most, 1)
+        while len(entries) > self._most or (self._held > self._budget and len(entries) > least):
+            self._held -= entries.popleft()[1]
+
+    def _retrying(self, event: Retrying) -> None:
+        tries = self._tries.get(event.request_id)
+        if tries is None:
+            tries = self._tries[event.request_id] = []
+        number = tries[-1].number + 1 if tries else 1
+        if len(tries) >= NOTES:
+            del tries[NOTES // 2]
+            self._waiting -= 1
+        tries.append(Try(number, self._wall(), event))
+        self._waiting += 1
+        while self._waiting > WAITING and len(self._tries) > 1:
+            self._take(next(iter(self._tries)))
+
+    def _take(self, request_id: str) -> list[Try] | None:
+        tries = self._tries.pop(request_id, None)
+        if tries is not None:
+            self._waiting -= len(tries)
+        return tries
+
+    def _noted(self, event: ErrorNoted) -> None:
+        """Why no further attempt follows, where the error log is on."""
+        decision = event.context.get("decision")
+        if not event.final or event.request_id is None or not isinstance(decision, str):
+            return
+        if len(self._decisions) >= WAITING:
+            del self._decisions[next(iter(self._decisions))]
+        self._decisions[event.request_id] = decision
+
+    def _tell(self, wall: float, event: Finished) -> None:
+        members: Members | None = None
+        for follower in list(self._followers):
+            filters, emit = follower
+            try:
+                if filters(event):
+                    if members is None:
+                        members = self._members(wall, event)
+                    emit(dict(members))
+            except Exception:
+                self.log.failure("an operator can follow the requests no more")
+                self._followers[:] = [one for one in self._followers if one is not follower]
+
+    # Found.
+
+    def _members(self, wall: float, finished: Finished) -> Members:
+        if finished.captured is not None:
+            finished = finished._replace(captured=None)
+        members = self._form.members(Told("", wall, finished))
+        del members["id"], members["event"]
+        return {"number": finished.number, **members, "upstream_request_id": finished.upstream_id}
+
+    def _find(self, name: str) -> Entry | None:
+        """The entry that *name* means.
+
+        :raises Ambiguous: several begin so.
+        """
+        if not name:
+            return None
+        begin: dict[str, Entry] = {}
+        for entry in reversed(self._entries):
+            if name == f"#{entry[2].number}":
+                return entry
+            for known in _names(entry):
+                if known == name:
+                    return entry
+                if known.startswith(name):
+                    begin[entry[2].request_id] = entry
+        if name in self._tries or not begin:
+            return None
+        if len(begin) > 1:
+            some = ", ".join(islice(begin, CANDIDATES))
+            more = f" and {len(begin) - CANDIDATES} more" if len(begin) > CANDIDATES else ""
+            raise Ambiguous(f"{len(begin)} requests have ids that begin so: {some}{more}")
+        return next(iter(begin.values()))
+
+
+def _names(entry: Entry) -> Iterator[str]:
+    """The ids by which an entry can be found: ours, and those that the upstreams gave."""
+    _, _, finished, tries, _ = entry
+    yield finished.request_id
+    if finished.upstream_id is not None:
+        yield finished.upstream_id
+    for one in tries or ():
+        if one.event.upstream_id is not None:
+            yield one.event.upstream_id
+
+
+def _texts(event: Finished) -> int:
+    """Bytes of the texts in *event* that others chose."""
+    size = getsizeof(event.path)
+    if event.model is not None:
+        size += getsizeof(event.model)
+    if event.detail is not None:
+        size += getsizeof(event.detail)
+    if event.traceparent is not None:
+        size += getsizeof(event.traceparent)
+    return size
+
+
+def _slim(event: Finished) -> Finished:
+    """*event* without bodies, and with texts no longer than can be shown."""
+    return event._replace(
+        path=event.path[:_LONG],
+        model=_cut(event.model),
+        detail=_cut(event.detail),
+        traceparent=_cut(event.traceparent),
+        captured=None,
+    )
+
+
+def _cut(text: str | None) -> str | None:
+    return None if text is None else text[:_LONG]
