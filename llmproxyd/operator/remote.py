@@ -69,16 +69,20 @@ class Link(Protocol):
 
 
 class _Stream:
-    """The link as a stream of text."""
+    """The link as a stream of text.
+
+    :param newline: what lines end with.
+    """
 
     encoding = "utf-8"
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, newline: str) -> None:
         self._link = link
+        self._newline = newline
 
     def write(self, text: str) -> None:
-        """Lines end as a terminal wants them."""
-        self._link.write(text.replace("\r\n", "\n").replace("\n", "\r\n").encode())
+        """Send *text*."""
+        self._link.write(text.replace("\r\n", "\n").replace("\n", self._newline).encode())
 
     def flush(self) -> None:
         """Everything is sent at once."""
@@ -103,18 +107,28 @@ class RemoteConsole:
     """One operator, logged in.
 
     :param terminal: keys come as they are typed, and what is seen is drawn by us; else lines.
-    :param python: whether an interpreter may be opened from here.
+    :param python: whether an interpreter may be opened from a terminal here.
+    :param script: lines come from a program: nothing but answers is sent.
     """
 
     log = Logger()
 
     def __init__(
-        self, desk: Desk, caller: Caller, link: Link, *, terminal: bool, columns: int, python: bool
+        self,
+        desk: Desk,
+        caller: Caller,
+        link: Link,
+        *,
+        terminal: bool,
+        columns: int,
+        python: bool,
+        script: bool = False,
     ) -> None:
         self._desk = desk
         self._link = link
-        self._stream = _Stream(link)
-        self._output = Output(self._stream, terminal=terminal)  # type: ignore[arg-type]
+        stream: Any = _Stream(link, "\n" if script else "\r\n")
+        self._output = Output(stream, terminal=terminal)
+        self._script = script
         self._columns = COLUMNS
         self.resized(columns)
         self._aside = Aside(desk.reactor, self._tell_aside, lambda: link.blocked or bool(self._interpreter))
@@ -123,7 +137,7 @@ class RemoteConsole:
         self._session = Session(
             desk.control,
             caller,
-            Console(terminal=True, colour=terminal, python=may),
+            Console(terminal=not script, colour=terminal, python=may),
             self._say,
             ended=self._leave,
             aside=self._aside,
@@ -156,7 +170,7 @@ class RemoteConsole:
             self._output.write(GREETING)
             self._terminal.makeConnection(_Raw(self._link))
             self._output.attach(self._editor)
-        else:
+        elif not self._script:
             self._output.raw(PLAIN_GREETING)
             self._changed()
         self._looks.start(LOOK, now=False)
@@ -213,7 +227,9 @@ class RemoteConsole:
             return
         if self._editor is not None:
             self._editor.redraw()
-        elif (prompt := self._session.prompt()) is not None and not self._session.following:
+        elif self._script or self._session.following:
+            return
+        elif (prompt := self._session.prompt()) is not None:
             self._plain_prompt = True
             self._output.raw(prompt)
 

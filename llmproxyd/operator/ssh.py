@@ -80,7 +80,13 @@ class Keys:
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
         """The name of whoever holds the key; without a signature only whether it is worth one."""
-        return self._in_thread(authorized, self._path).addCallback(self._known, credentials)
+        reading = self._in_thread(authorized, self._path).addErrback(self._unreadable)
+        return reading.addCallback(self._known, credentials)
+
+    def _unreadable(self, failure: Failure) -> dict[bytes, str]:
+        failure.trap(OSError)
+        QUIET.error("operator.ssh.authorized_keys cannot be read: {why}", why=failure.value)
+        return {}
 
     def _known(self, known: dict[bytes, str], credentials: Any) -> str:
         name = known.get(credentials.blob)

@@ -23,9 +23,6 @@ from llmproxyd.operator.remote import RemoteConsole
 MOST_WAITING = 1024 * 1024
 """Bytes for a client that does not take them; more end the session."""
 
-NO_TERMINAL = (b"", b"dumb")
-
-
 @implementer(ILogObserver)
 def _warnings(event: LogEvent) -> None:
     if event["log_level"] >= LogLevel.warn:
@@ -64,9 +61,8 @@ class Session(SSHChannel):
 
     def request_pty_req(self, data: bytes) -> int:
         """There is a terminal."""
-        term, (_, columns, _, _), _ = parseRequest_pty_req(data)
-        self._terminal = term not in NO_TERMINAL
-        self._columns = columns
+        _, (_, self._columns, _, _), _ = parseRequest_pty_req(data)
+        self._terminal = True
         return 1
 
     def request_window_change(self, data: bytes) -> int:
@@ -89,6 +85,7 @@ class Session(SSHChannel):
             terminal=self._terminal,
             columns=self._columns,
             python=True,
+            script=not self._terminal,
         )
         self._later(self._console.start)
         return 1

@@ -6,7 +6,6 @@ backend's business, and who waits for whom is in :mod:`~llmproxyd.pipeline.shelf
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -15,13 +14,12 @@ from twisted.python.failure import Failure
 
 from llmproxyd.cache.conditions import conditions_for
 from llmproxyd.cache.interface import Entry
-from llmproxyd.cache.key import key_of, url_of
+from llmproxyd.cache.key import url_of
 from llmproxyd.cache.policy import (
     STAND_IN,
     Ask,
     Serve,
     Unavailable,
-    Wants,
     confirmed,
     decide,
     invalidates,
@@ -29,19 +27,16 @@ from llmproxyd.cache.policy import (
     may_be_kept,
     may_stand_in,
     served,
-    storable,
 )
 from llmproxyd.errors import Refused
-from llmproxyd.http.body import NO_BODY, Kept
-from llmproxyd.http.headers import first
-from llmproxyd.model import End, RawHeaders, Request, Response
+from llmproxyd.http.body import Kept
+from llmproxyd.model import End, RawHeaders, Response
 from llmproxyd.pipeline.exchange import Exchange
+from llmproxyd.pipeline.keeping import Gathering, elsewhere, entry_for
 from llmproxyd.pipeline.plan import Caching
-from llmproxyd.pipeline.policy import CachePolicy
 from llmproxyd.pipeline.serving import fresh_notes, notes, serve, with_parameter
-from llmproxyd.pipeline.shelf import GATHERED, Shelf
-from llmproxyd.pipeline.worth import worth_keeping
-from llmproxyd.providers.base import EndpointKind
+from llmproxyd.pipeline.shelf import Shelf
+from llmproxyd.pipeline.whose import key_for
 from llmproxyd.wire.headers import WireHeaders
 
 CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
@@ -51,38 +46,7 @@ FAILED = STAND_IN | {520, 521, 522, 523, 524, 529}
 """Statuses for which an entry may stand in: those of RFC 5861 §4, and what providers and the
 networks before them say in their place (overloaded, origin not reachable)."""
 
-BODILESS = frozenset({204, 304})
-
 UNCACHED = "Nothing that is stored answers this request, and it asks for nothing else (only-if-cached)."
-
-
-def concerns(exchange: Exchange, caching: Caching) -> bool:
-    """Whether the request has a turn at the cache.
-
-    Inference by POST has none unless somebody opts it in: it makes nothing that is stored invalid.
-    """
-    wants, route = caching.wants, exchange.route
-    if wants.lookup or wants.store or exchange.request.method != b"POST":
-        return True
-    return route is None or route.kind is not EndpointKind.INFERENCE
-
-
-def reads_body(wants: Wants, request: Request) -> bool:
-    """Whether the body belongs to the key, so that it must be at hand."""
-    return request.method == b"POST" and (wants.lookup or wants.store)
-
-
-def tenant_of(exchange: Exchange, policy: CachePolicy) -> str:
-    """Who may be answered from the same entries: the project, or whoever has the same credential."""
-    if policy.shared:
-        return ""
-    if exchange.grant is not None:
-        return exchange.grant.grant.project.id
-    assert exchange.plan is not None
-    presented = exchange.plan.presented
-    if presented is None:
-        return "-"
-    return hmac.digest(policy.secret, presented.encode("utf-8", "surrogateescape"), "sha256").hex()[:32]
 
 
 class Turn:
@@ -101,16 +65,14 @@ class Turn:
         "_entry",
         "_exchange",
         "_failed",
+        "_gathering",
         "_go",
         "_key",
         "_leads",
         "_outdated",
-        "_pieces",
         "_policy",
         "_request",
         "_shelf",
-        "_size",
-        "_storing",
         "_tenant",
         "_waited",
         "_wants",
@@ -129,14 +91,7 @@ class Turn:
         self._body = body
         self._request = exchange.request
         self._wants = caching.wants
-        known = caching.known if body is None else None
-        # Where access is off, the head tells whose it is.
-        tenant = tenant_of(exchange, policy) if known is None or exchange.grant is not None else known[0]
-        if known is None or known[0] != tenant:
-            known = tenant, _key_of(exchange, caching, tenant, body or NO_BODY)
-            if body is None:
-                caching.known = known
-        self._tenant, self._key = known
+        self._tenant, self._key = key_for(exchange, caching, policy, body)
         # What is stored for the request, and why it does not simply do.
         self._entry: Entry | None = None
         self._why = "uri-miss"
@@ -149,10 +104,8 @@ class Turn:
         self._asked_at = 0.0
         self._asked_if: RawHeaders = ()
         self._behind = self._leads = self._waited = self._failed = self._outdated = False
-        self._storing: Entry | None = None
+        self._gathering: Gathering | None = None
         self._brought: Entry | None = None
-        self._pieces: list[bytes] = []
-        self._size = 0
 
     # Before the upstream is asked.
 
@@ -260,9 +213,10 @@ class Turn:
             self._exchange.abandon(self._shelf.seconds())
 
     def changed(self, url: bytes, tenant: str) -> None:
-        """What comes was asked for before *url* changed: it is for those alone who waited."""
+        """What comes was asked for before *url* changed: it is not kept, and for nobody else."""
         if tenant == self._tenant and url == self._url():
             self._outdated = True
+            self._go_alone()
 
     def resume(self, entry: Entry | None, *, failed: bool) -> None:
         """Take what the leader brought, or ask."""
@@ -311,7 +265,7 @@ class Turn:
         exchange, shelf, entry = self._exchange, self._shelf, self._entry
         assert entry is not None
         now = shelf.wall()
-        if self._elsewhere() or not is_confirmed(entry, head.headers, now):
+        if elsewhere(exchange) or not is_confirmed(entry, head.headers, now):
             self._ask_anew()
             return
         fresh = confirmed(entry, head, requested=self._asked_at, received=now)
@@ -361,7 +315,11 @@ class Turn:
         # A POST that may be kept changes nothing: so whoever opted it in has said.
         if not self._wants.store and invalidates(request, head):
             shelf.invalidate(self._url(), self._tenant)
-        result = self._kept(head)
+        limit = self._policy.max_object_bytes
+        result: Entry | str = "outdated"
+        if not self._outdated:
+            asked, now = self._asked_at, shelf.wall()
+            result = entry_for(exchange, request, self._wants, head, limit, requested=asked, received=now)
         if isinstance(result, str):
             if exchange.cache == "miss":
                 exchange.cache_notes = with_parameter(exchange.cache_notes, b"", f"not stored: {result}")
@@ -370,7 +328,7 @@ class Turn:
         if not self._behind:
             exchange.cache_notes = with_parameter(exchange.cache_notes, b"stored", "")
         result.url, result.project = self._url(), self._tenant
-        self._storing = result
+        self._gathering = Gathering(result, limit, shelf)
         if result.no_cache or result.age >= result.lifetime:
             # It would have to be asked for again at once.
             self._go_alone()
@@ -381,63 +339,27 @@ class Turn:
         if self._exchange.orphan:
             self._exchange.abandon(self._shelf.seconds())
 
-    def _kept(self, head: Response) -> Entry | str:
-        """The entry that *head* begins, or why there is none."""
-        wants, request, plan = self._wants, self._request, self._exchange.plan
-        if not wants.store:
-            return wants.why
-        if self._elsewhere():
-            return "another upstream"
-        if self._outdated:
-            return "outdated"
-        bodiless = request.method == b"HEAD" or head.status in BODILESS
-        if not bodiless and head.length is None and first(head.headers, b"transfer-encoding") is None:
-            # Its end is that of the connection: nobody can tell it from one that was cut.
-            return "no length"
-        if not bodiless and (head.length or 0) > self._policy.max_object_bytes:
-            return "too large"
-        ttl = None if plan is None or plan.caching is None else plan.caching.ttl
-        now = self._shelf.wall()
-        return storable(request, wants, head, requested=self._asked_at, received=now, ttl=ttl)
-
     def piece(self, data: bytes) -> None:
         """A piece of the answer's body."""
-        if self._storing is None:
-            return
-        limit, shelf = self._policy.max_object_bytes, self._shelf
-        self._size += len(data)
-        shelf.gathered += len(data)
-        if self._size <= limit and shelf.gathered <= GATHERED * limit:
-            self._pieces.append(data)
-            return
-        self._forget()
-        self._land()
-
-    def _forget(self) -> None:
-        self._shelf.gathered -= self._size
-        self._size = 0
-        self._storing = None
-        self._pieces = []
+        gathering = self._gathering
+        if gathering is not None and not gathering.piece(data):
+            gathering.forget()
+            self._gathering = None
+            self._land()
 
     def ended(self, end: End) -> None:
         """The exchange is over; what is not whole is not kept."""
-        exchange, shelf, entry = self._exchange, self._shelf, self._storing
-        if entry is not None and end is End.COMPLETE and exchange.code in (None, "client_gone"):
-            entry.body = b"".join(self._pieces)
-            if worth_keeping(exchange, entry):
-                self._brought = entry
-                if not self._outdated:
-                    shelf.cache.put(self._key, entry)
-                    shelf.count("store", exchange)
-        self._forget()
+        exchange, shelf = self._exchange, self._shelf
+        gathering, self._gathering = self._gathering, None
+        if gathering is not None:
+            entry = self._brought = gathering.whole(exchange, end)
+            gathering.forget()
+            if entry is not None and not self._outdated:
+                shelf.cache.put(self._key, entry)
+                shelf.count("store", exchange)
         if self._waited:
             shelf.leave(self._key, self)
         self._land(self._brought, failed=self._failed)
-
-    def _elsewhere(self) -> bool:
-        """Whether another upstream stands in for the one that was asked for."""
-        exchange, route = self._exchange, self._exchange.route
-        return route is not None and exchange.upstream not in (None, route.upstream.name)
 
     def _url(self) -> bytes:
         route = self._exchange.route
@@ -455,11 +377,3 @@ class Turn:
 def _ttl(entry: Entry, now: float) -> int:
     """Seconds for which *entry* is fresh; negative for one that is stale."""
     return int((entry.lifetime - entry.age - abs(now - entry.received)) // 1)
-
-
-def _key_of(exchange: Exchange, caching: Caching, tenant: str, body: Kept) -> bytes:
-    route = exchange.route
-    assert route is not None
-    fields = () if caching.rule is None else caching.rule.fields
-    data = body.read(body.length)
-    return key_of(tenant, route.upstream.name, exchange.request, route.target, data, fields)

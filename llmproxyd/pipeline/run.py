@@ -29,7 +29,7 @@ from llmproxyd.inspection.request import END, WHOLE, asked
 from llmproxyd.model import Arrived, End, Event, Finished, Request, WallClock
 from llmproxyd.pipeline import answer, refusals
 from llmproxyd.pipeline.attempts import Attempts
-from llmproxyd.pipeline.caching import Turn, concerns, reads_body
+from llmproxyd.pipeline.caching import Turn
 from llmproxyd.pipeline.door import Entrance, body_check, may_ask_for_faults
 from llmproxyd.pipeline.exchange import NOBODY, Exchange, Responder
 from llmproxyd.pipeline.live import Live
@@ -44,6 +44,7 @@ from llmproxyd.pipeline.shelf import Shelf
 from llmproxyd.pipeline.taps import UsageTap
 from llmproxyd.pipeline.target import transformed
 from llmproxyd.pipeline.upstream import Sender, body_too_large, explain, head_of
+from llmproxyd.pipeline.whose import concerns, reads_body
 from llmproxyd.providers.base import EndpointKind, Streams
 from llmproxyd.wire.agent import WireResponse, abort
 from llmproxyd.wire.body import BodyTooLarge

@@ -129,7 +129,7 @@ class Shelf:
     def invalidate(self, url: bytes, tenant: str) -> None:
         """Forget GET and HEAD entries of *url*, those too that are on their way."""
         self.cache.invalidate(url, tenant)
-        for flight in self.flights.values():
+        for flight in list(self.flights.values()):
             flight.leader.changed(url, tenant)
 
     # How it did.

@@ -32,7 +32,7 @@ ASK = get(MODELS, KEY)
 POST_RULE: dict[str, Any] = {"rules": [{"path": "/v1/*", "methods": ["POST"], "default_ttl": "60s"}]}
 
 STATUS = re.compile(
-    rb'llmproxyd(?:; (?:hit|fwd=[a-z-]+|fwd-status=[1-9][0-9]{2}|ttl=-?[0-9]+|stored|collapsed(?:=\?0)?|detail=[a-z-]+))+'
+    rb"llmproxyd(?:; (?:hit|fwd=[a-z-]+|fwd-status=[1-9][0-9]{2}|ttl=-?[0-9]+|stored|collapsed(?:=\?0)?|detail=[a-z-]+))+"
 )
 """A Cache-Status of ours: a structured field (RFC 9211)."""
 

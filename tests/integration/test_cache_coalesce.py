@@ -75,7 +75,9 @@ async def done(proxy: ProxyUnderTest) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_many_equal_requests_are_one_for_the_upstream(cached: CacheBench, upstream: FakeUpstream) -> None:
+async def test_many_equal_requests_are_one_for_the_upstream(
+    cached: CacheBench, upstream: FakeUpstream
+) -> None:
     gate = Gate()
     upstream.scripts = [[gate, GOOD]]
     proxy = await cached.proxy()
@@ -149,7 +151,8 @@ async def test_those_who_insist_do_not_wait(cached: CacheBench, upstream: FakeUp
 
 @pytest.mark.parametrize("policies", POLICIES)
 @pytest.mark.parametrize(
-    "fields", [(b"Cache-Control: no-store",), (FRESH, b"Vary: *"), (b"Cache-Control: public, max-age=0", b'ETag: "a"')]
+    "fields",
+    [(b"Cache-Control: no-store",), (FRESH, b"Vary: *"), (b"Cache-Control: public, max-age=0", b'ETag: "a"')],
 )
 @pytest_twisted.ensureDeferred
 async def test_what_will_not_be_kept_lets_them_go_at_its_head(
@@ -189,7 +192,10 @@ async def test_what_turns_out_too_large_lets_them_go(cached: CacheBench, upstrea
 @pytest_twisted.ensureDeferred
 async def test_another_variant_goes_its_own_way(cached: CacheBench, upstream: FakeUpstream) -> None:
     gate = Gate()
-    upstream.scripts = [[gate, Send(answer(b"en", FRESH, b"Vary: Accept-Language"))], [Send(answer(b"fr", FRESH))]]
+    upstream.scripts = [
+        [gate, Send(answer(b"en", FRESH, b"Vary: Accept-Language"))],
+        [Send(answer(b"fr", FRESH))],
+    ]
     proxy = await cached.proxy()
     english, french = await cached.client(proxy), await cached.client(proxy)
     english.send(get(MODELS, KEY, b"Accept-Language: en"))

@@ -18,7 +18,6 @@ from llmproxyd.testing.upstream import (
     LAST_CHUNK,
     Close,
     FakeUpstream,
-    Gate,
     Reset,
     Send,
     Stall,

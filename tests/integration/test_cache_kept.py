@@ -98,7 +98,12 @@ async def test_ranges_pass(cached: CacheBench, upstream: FakeUpstream) -> None:
     proxy = await cached.proxy()
     some = get(MODELS, KEY, b"Range: bytes=0-1")
     got = await cached.ask(proxy, some, some, ASK, some)
-    assert [(one.status, one.body) for one in got] == [(206, b"bo"), (206, b"bo"), (200, b"body"), (206, b"bo")]
+    assert [(one.status, one.body) for one in got] == [
+        (206, b"bo"),
+        (206, b"bo"),
+        (200, b"body"),
+        (206, b"bo"),
+    ]
     assert upstream.requests[0].all(b"range") == [b"bytes=0-1"]
     assert stored(proxy) == 1
 
@@ -128,7 +133,9 @@ async def test_unsafe_methods_make_invalid_and_inference_does_not(
     assert after.body not in (got[0].body, posted.body)
     assert told(after).startswith(b"llmproxyd; fwd=uri-miss")
     for method in (b"PUT", b"DELETE", b"PATCH"):
-        before, _, changed = await cached.ask(proxy, files, get(b"/v1/files?b=1&a=2", KEY, method=method), files)
+        before, _, changed = await cached.ask(
+            proxy, files, get(b"/v1/files?b=1&a=2", KEY, method=method), files
+        )
         assert before.body != changed.body, method
 
 
@@ -148,13 +155,22 @@ async def test_what_was_asked_for_before_a_change_is_not_kept(
     cached: CacheBench, upstream: FakeUpstream
 ) -> None:
     gate = Gate()
-    upstream.scripts = [[gate, Send(answer(b"old", FRESH))], [Send(answer(b"done"))], [Send(answer(b"new", FRESH))]]
+    upstream.scripts = [
+        [gate, Send(answer(b"old", FRESH))],
+        [Send(answer(b"done"))],
+        [Send(answer(b"new", FRESH))],
+    ]
     proxy = await cached.proxy()
     files = get(b"/v1/files", KEY)
     slow = await cached.client(proxy)
     slow.send(files)
     await until(lambda: gate.reached, "the first request")
+    waits = await cached.client(proxy)
+    waits.send(files)
+    await until(lambda: len(proxy.daemon.pipeline.active) == 2, "the one that waits")
+    await cached.settled(proxy)
     await cached.ask(proxy, request(b"/v1/files", KEY))
+    assert (await waits.answer()).body == b"new"
     gate.open()
     assert (await slow.answer()).body == b"old"
     await cached.settled(proxy)
@@ -182,13 +198,26 @@ async def test_post_is_kept_where_its_client_asks_for_it(cached: CacheBench, ups
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_post_that_may_be_kept_makes_nothing_invalid(
+    cached: CacheBench, upstream: FakeUpstream
+) -> None:
+    numbered(upstream, FRESH)
+    proxy = await cached.proxy(**SETTINGS)
+    files = get(b"/v1/files", KEY)
+    got = await cached.ask(proxy, files, request(b"/v1/files", KEY, body=b"question"), files)
+    assert got[0].body == got[2].body
+
+
+@pytest_twisted.ensureDeferred
 async def test_post_is_kept_by_a_rule(cached: CacheBench, upstream: FakeUpstream) -> None:
     numbered(upstream)
     rules = {"rules": [{"path": "/v1/emb*", "methods": ["POST"], "default_ttl": "60s", "fields": ["x-case"]}]}
     proxy = await cached.proxy(cache=rules)
     ask = request(b"/v1/embeddings", KEY, body=b"{}")
     case = request(b"/v1/embeddings", KEY, b"X-Case: 1", body=b"{}")
-    pieces = request(b"/v1/embeddings", KEY, b"Transfer-Encoding: chunked", body=None) + chunk(b"{}") + LAST_CHUNK
+    pieces = (
+        request(b"/v1/embeddings", KEY, b"Transfer-Encoding: chunked", body=None) + chunk(b"{}") + LAST_CHUNK
+    )
     got = await cached.ask(proxy, ask, ask, case, case, pieces, chat(b"{}", KEY), chat(b"{}", KEY))
     bodies = [one.body for one in got]
     assert bodies[:5] == [b"body 1", b"body 1", b"body 2", b"body 2", b"body 1"]
@@ -218,7 +247,9 @@ async def test_a_large_post_is_one_by_its_whole_body(cached: CacheBench, upstrea
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_coded_answer_stays_coded_and_is_a_variant(cached: CacheBench, upstream: FakeUpstream) -> None:
+async def test_a_coded_answer_stays_coded_and_is_a_variant(
+    cached: CacheBench, upstream: FakeUpstream
+) -> None:
     packed = gzip.compress(b"clear" * 100)
     upstream.scripts = [
         [Send(answer(packed, FRESH, b"Content-Encoding: gzip"))],
@@ -238,7 +269,11 @@ async def test_an_answer_without_length_is_kept_whole(
 ) -> None:
     pieces = [b"a" * 70_000, b"b", b"c" * 300_000]
     upstream.scripts = [
-        [Send(head(FRESH, b"Transfer-Encoding: chunked")), *(Send(chunk(one)) for one in pieces), Send(LAST_CHUNK)]
+        [
+            Send(head(FRESH, b"Transfer-Encoding: chunked")),
+            *(Send(chunk(one)) for one in pieces),
+            Send(LAST_CHUNK),
+        ]
     ]
     ask = request(MODELS, KEY, method=b"GET", body=None, version=version)
     first, second = await twice(cached, await cached.proxy(), ask)
@@ -248,9 +283,13 @@ async def test_an_answer_without_length_is_kept_whole(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_large_hit_goes_out_at_the_clients_pace(cached_here: CacheBench, upstream: FakeUpstream) -> None:
+async def test_a_large_hit_goes_out_at_the_clients_pace(
+    cached_here: CacheBench, upstream: FakeUpstream
+) -> None:
     size = 12_000_000
-    upstream.scripts = [[Send(head(FRESH, b"Content-Length: %d" % size)), Pour(bytes(60_000), size // 60_000)]]
+    upstream.scripts = [
+        [Send(head(FRESH, b"Content-Length: %d" % size)), Pour(bytes(60_000), size // 60_000)]
+    ]
     proxy = await cached_here.proxy(cache={"max_object_bytes": "16MiB"})
     await cached_here.ask(proxy, ASK)
     slow = await cached_here.client(proxy)
@@ -304,9 +343,7 @@ async def test_a_stream_is_replayed_as_a_stream(cached: CacheBench, upstream: Fa
     assert told(second).startswith(b"llmproxyd; hit")
     assert [one.streamed for one in proxy.finished] == [True, True]
     assert len(upstream.requests) == 1
-    old = request(
-        CHAT, b"Content-Type: application/json", KEY, body=b'{"stream":true}', version=b"HTTP/1.0"
-    )
+    old = request(CHAT, b"Content-Type: application/json", KEY, body=b'{"stream":true}', version=b"HTTP/1.0")
     (third,) = await cached.ask(proxy, old)
     assert third.body == first.body
     assert third.get(b"transfer-encoding") is None
@@ -323,9 +360,16 @@ BROKEN = {
         Send(chunk(event(b'{"error":{"message":"overloaded"}}')) + LAST_CHUNK),
     ],
     "error-under-200": [Send(json_answer({"error": {"message": "no"}}))],
-    "unreadable": [Send(stream_head(b"text/event-stream", b"Content-Encoding: br")), Send(chunk(b"x") + LAST_CHUNK)],
+    "unreadable": [
+        Send(stream_head(b"text/event-stream", b"Content-Encoding: br")),
+        Send(chunk(b"x") + LAST_CHUNK),
+    ],
     "too-large": [Send(answer(bytes(2001)))],
-    "too-large-in-chunks": [Send(head(b"Transfer-Encoding: chunked")), *[Send(chunk(bytes(300)))] * 7, Send(LAST_CHUNK)],
+    "too-large-in-chunks": [
+        Send(head(b"Transfer-Encoding: chunked")),
+        *[Send(chunk(bytes(300)))] * 7,
+        Send(LAST_CHUNK),
+    ],
     "500": [Send(answer(b"no", status=b"500 Bad"))],
     "429": [Send(answer(b"no", status=b"429 Slow down"))],
     "nothing": [Close()],

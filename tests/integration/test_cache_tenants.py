@@ -118,7 +118,9 @@ async def test_share_upstream_is_for_all_who_are_let_in(cached: CacheBench, upst
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_projects_change_leaves_the_others_entries(cached: CacheBench, upstream: FakeUpstream) -> None:
+async def test_one_projects_change_leaves_the_others_entries(
+    cached: CacheBench, upstream: FakeUpstream
+) -> None:
     numbered(upstream, FRESH)
     proxy = await cached.proxy(parts=Parts(door=Doors(TOKENS)), **ACCESS)
     alice, bob = get(b"/v1/files", bearer("sk-alice")), get(b"/v1/files", bearer("sk-bob"))
@@ -163,8 +165,17 @@ async def test_forms_of_the_target(cached: CacheBench, upstream: FakeUpstream) -
     mirror(upstream)
     proxy = await cached.proxy()
     (plain,) = await cached.ask(proxy, get(b"/v1/models?a=1&b=2", KEY))
-    same = [get(b"/v1/models?b=2&a=1", KEY), request(b"/v1/models?a=1&b=2", KEY, method=b"GET", body=None, host=b"127.0.0.1")]
-    others = [b"/v1/models?a=2&b=1", b"/v1//models?a=1&b=2", b"/v1/%6dodels?a=1&b=2", b"/v1/models?a=1%26b=2", b"/v1/models"]
+    same = [
+        get(b"/v1/models?b=2&a=1", KEY),
+        request(b"/v1/models?a=1&b=2", KEY, method=b"GET", body=None, host=b"127.0.0.1"),
+    ]
+    others = [
+        b"/v1/models?a=2&b=1",
+        b"/v1//models?a=1&b=2",
+        b"/v1/%6dodels?a=1&b=2",
+        b"/v1/models?a=1%26b=2",
+        b"/v1/models",
+    ]
     for one in same:
         (got,) = await cached.ask(proxy, one)
         assert got.body == plain.body
@@ -178,7 +189,9 @@ async def test_forms_of_the_target(cached: CacheBench, upstream: FakeUpstream) -
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_one_client_varied_by_is_not_for_another(cached: CacheBench, upstream: FakeUpstream) -> None:
+async def test_what_one_client_varied_by_is_not_for_another(
+    cached: CacheBench, upstream: FakeUpstream
+) -> None:
     mirror(upstream)
     proxy = await cached.proxy()
     forms: list[tuple[bytes, ...]] = [
@@ -224,9 +237,7 @@ _requests = st.tuples(
 
 
 def _ask(token: str, method: bytes, target: bytes, fields: list[bytes], body: bytes) -> bytes:
-    return request(
-        target, bearer(token), *fields, method=method, body=body if method == b"POST" else None
-    )
+    return request(target, bearer(token), *fields, method=method, body=body if method == b"POST" else None)
 
 
 async def play(cached: CacheBench, upstream: FakeUpstream, asked: list[Any], *, access: bool) -> None:
@@ -249,7 +260,9 @@ async def play(cached: CacheBench, upstream: FakeUpstream, asked: list[Any], *, 
             assert sent == (body if method == b"POST" else b"")
 
 
-_settings = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_settings = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 _asked = st.lists(_requests, min_size=2, max_size=12)
 
 

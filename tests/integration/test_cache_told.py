@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest_twisted
-from cachebench import ASK, FRESH, KEY, MODELS, CacheBench, chat, numbered, results, shelf_of, told
-from wireclient import get, request
+from bench import Bench
+from cachebench import (
+    ASK,
+    FRESH,
+    KEY,
+    MODELS,
+    CacheBench,
+    RedisServer,
+    at_rest,
+    chat,
+    numbered,
+    results,
+    shelf_of,
+    told,
+)
+from wireclient import get, request, until
 
 from llmproxyd.testing.upstream import FakeUpstream, Send, answer
 
 pytest_plugins = ["cachefixtures"]
 
-OURS = {b"cache-status", b"x-cache-status", b"x-cache-debug", b"age", b"x-request-id", b"x-llmproxyd-request-id"}
+OURS = {
+    b"cache-status",
+    b"x-cache-status",
+    b"x-cache-debug",
+    b"age",
+    b"x-request-id",
+    b"x-llmproxyd-request-id",
+}
 OURS |= {b"x-upstream-response-time", b"content-length"}
 
 
@@ -46,12 +69,28 @@ async def test_fields_and_body_of_a_hit_are_those_of_the_miss(
     cached: CacheBench, upstream: FakeUpstream
 ) -> None:
     body = bytes(range(256)) * 7
-    fields = (b"x-ZETA: 1", b"Content-Type: a/b", FRESH, b"X-zeta:  2", b"ETag: \"\xe4\"", b"date: Thu, 01 Jan 1970")
-    upstream.scripts = [[Send(answer(body, *fields, b"Keep-Alive: timeout=5", b"Connection: x-mine", b"X-Mine: 1"))]]
+    fields = (
+        b"x-ZETA: 1",
+        b"Content-Type: a/b",
+        FRESH,
+        b"X-zeta:  2",
+        b'ETag: "\xe4"',
+        b"date: Thu, 01 Jan 1970",
+    )
+    upstream.scripts = [
+        [Send(answer(body, *fields, b"Keep-Alive: timeout=5", b"Connection: x-mine", b"X-Mine: 1"))]
+    ]
     miss, hit = await cached.ask(await cached.proxy(), ASK, ASK)
     kept = [[pair for pair in one.headers if pair[0].lower() not in OURS] for one in (miss, hit)]
     assert kept[0] == kept[1]
-    assert [name for name, _ in kept[0]] == [b"x-ZETA", b"Content-Type", b"Cache-Control", b"X-zeta", b"ETag", b"date"]
+    assert [name for name, _ in kept[0]] == [
+        b"x-ZETA",
+        b"Content-Type",
+        b"Cache-Control",
+        b"X-zeta",
+        b"ETag",
+        b"date",
+    ]
     assert miss.body == hit.body == body
     assert len(upstream.requests) == 1
 
@@ -163,7 +202,9 @@ async def test_only_if_cached_is_answered_here_or_not_at_all(
     numbered(upstream, FRESH)
     proxy = await cached.proxy()
     only = get(MODELS, KEY, b"Cache-Control: only-if-cached")
-    anthropic = get(MODELS, b"x-api-key: k", b"anthropic-version: 2023-06-01", b"Cache-Control: only-if-cached")
+    anthropic = get(
+        MODELS, b"x-api-key: k", b"anthropic-version: 2023-06-01", b"Cache-Control: only-if-cached"
+    )
     without, _, with_it, other = await cached.ask(proxy, only, ASK, only, anthropic)
     assert (without.status, without.json["error"]["code"]) == (504, "not_cached")
     assert without.get(b"x-llmproxyd-code") == b"not_cached"
@@ -173,3 +214,36 @@ async def test_only_if_cached_is_answered_here_or_not_at_all(
     (refused,) = await cached.ask(proxy, no_store)
     assert refused.status == 504
     assert len(upstream.requests) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_redis_that_is_gone_is_a_miss_for_everyone(
+    bench: Bench, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    numbered(upstream, FRESH)
+    server = RedisServer(tmp_path, unix=True)
+    try:
+        cached = CacheBench(bench, upstream, server)
+        proxy = await cached.proxy()
+        first, second = await cached.ask(proxy, ASK, ASK)
+        server.kill()
+        third, fourth = await cached.ask(proxy, ASK, ASK)
+        assert [one.body for one in (first, second, third, fourth)] == [
+            b"body 1",
+            b"body 1",
+            b"body 2",
+            b"body 3",
+        ]
+        assert told(fourth) == b"llmproxyd; fwd=uri-miss; stored"
+        server.start()
+        link = proxy.daemon.works.gateway.redis
+        await until(lambda: link is not None and link.up, "Redis")
+        again = await cached.ask(proxy, ASK, ASK, ASK)
+        assert again[-1].body == again[-2].body
+        at_rest(proxy)
+        server.pause()
+        client = await cached.client(proxy)
+        assert (await client.ask(get(MODELS + b"?2", KEY))).status == 200
+        server.resume()
+    finally:
+        server.kill()

@@ -15,6 +15,7 @@ from wireclient import get, pause, request, until
 
 from llmproxyd.library.resource import ProxyMetrics, configured
 from llmproxyd.model import End
+from llmproxyd.site import stock
 from llmproxyd.testing.upstream import (
     LAST_CHUNK,
     Close,
@@ -438,24 +439,48 @@ async def test_cache_counters(workshop: Workshop, upstream: FakeUpstream, site: 
 async def test_leader_that_leaves_serves_its_followers(
     workshop: Workshop, upstream: FakeUpstream, site: str
 ) -> None:
-    """Its body, in a file of the request's, outlives the request."""
+    """Its body, in a file of the request's, outlives the request: it is sent a second time."""
     gate = Gate()
-    upstream.scripts = [[gate, Send(answer(b"stored"))]]
-    rules = [{"path": "/v1/*", "default_ttl": "60s"}]
-    proxy = await workshop.serve(site=site, cache={"enabled": True, "rules": rules})
+    upstream.scripts = [
+        [gate, Send(answer(b"no", status=b"500 Internal Server Error"))],
+        [Send(answer(b"stored"))],
+    ]
+    proxy = await workshop.serve(
+        site=site,
+        cache={"enabled": True, "rules": [{"path": "/v1/*", "default_ttl": "60s"}]},
+        resilience={"default": {"retry": {"max_retries": 1, "base_delay": "10ms"}}},
+    )
     one = request(CHAT, body=b"x" * 400_000)
     leader, follower = await workshop.client(proxy), await workshop.client(proxy)
     leader.send(one)
     await until(lambda: upstream.requests, "the request")
     follower.send(one)
-    await pause(0.1)
+    await until(lambda: len(proxy.pipeline.active) == 2, "the other request")
     leader.transport.abortConnection()
     await pause(0.05)
     gate.open()
     got = await follower.answer()
-    print(got)
     assert got.body == b"stored"
-    assert len(upstream.requests) == 1
+    assert [one.body for one in upstream.requests] == [b"x" * 400_000] * 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_client_that_does_not_read_what_was_cut_is_not_waited_for(
+    workshop: Workshop, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stock, "GOODBYE", 0.1)
+    upstream.scripts = [[Send(stream_head()), Pour(chunk(event(b"x" * 65000)), 500), Stall()]]
+    proxy = await workshop.serve()
+    client = await workshop.client(proxy)
+    client.transport.pauseProducing()
+    client.send(request(CHAT))
+    await until(lambda: proxy.pipeline.active, "the request")
+    await pause(0.3)
+    await proxy.stop(0)
+    await pause(0.5)
+    client.transport.resumeProducing()
+    await until(lambda: client.lost, "the end of the connection")
+    assert client.reset
 
 
 def test_configuration_comes_from_a_mapping_or_a_file(tmp_path: Any) -> None:

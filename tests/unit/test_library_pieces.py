@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tempfile import TemporaryFile
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,12 +13,14 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, Logger
 from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
 
 from llmproxyd.library.bounded import bounded
 from llmproxyd.library.lines import logger_of
 from llmproxyd.library.outlets import TIMEOUT, WAITING, Outlet
 from llmproxyd.redaction import Redactor
-from llmproxyd.site.stock import WholeBody, below
+from llmproxyd.site.stock import WholeBody, below, head_of
+from llmproxyd.wire.head import BadRequest
 
 LOG = Logger(observer=lambda event: None)
 
@@ -124,15 +128,31 @@ def test_what_is_below_a_place_is_raw_and_begins_with_a_slash(
     assert below(path.encode(), 0) == path.encode()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [(b"X", b"a\nEvil: 1"), (b"X", b"a\r\nEvil: 1"), (b"X\n", b"a"), (b"X", b"a\0")]
+)
+def test_field_that_holds_more_than_itself_is_refused(name: bytes, value: bytes) -> None:
+    class Fields:
+        def getAllRawHeaders(self) -> list[tuple[bytes, list[bytes]]]:
+            return [(b"Host", [b"x"]), (name, [value])]
+
+    request = SimpleNamespace(
+        method=b"GET",
+        uri=b"/",
+        clientproto=b"HTTP/1.1",
+        prepath=[],
+        requestHeaders=Fields(),
+        getClientAddress=lambda: None,
+    )
+    with pytest.raises(BadRequest):
+        head_of(request)
+
+
 class _Stock:
     """As much of a request as a body needs."""
 
     def __init__(self, data: bytes) -> None:
-        import tempfile
-
-        from twisted.web.http_headers import Headers
-
-        self.content: Any = tempfile.TemporaryFile()  # noqa: SIM115
+        self.content: Any = TemporaryFile()  # noqa: SIM115
         self.content.write(data)
         self.requestHeaders = Headers()
 

@@ -1,0 +1,119 @@
+"""What the upstream brings: may it be kept, is it whole, and is it an answer at all?"""
+
+from __future__ import annotations
+
+from llmproxyd.cache.interface import Entry
+from llmproxyd.cache.policy import Wants, storable
+from llmproxyd.http.headers import content_of, first
+from llmproxyd.inspection.content import look
+from llmproxyd.inspection.inflate import inflated, inflater
+from llmproxyd.inspection.usage import UsageReader
+from llmproxyd.model import End, Request, Response
+from llmproxyd.pipeline.exchange import Exchange
+from llmproxyd.pipeline.relay import form_of
+from llmproxyd.pipeline.shelf import GATHERED, Shelf
+from llmproxyd.providers.base import EndpointKind
+
+BODILESS = frozenset({204, 304})
+
+
+def elsewhere(exchange: Exchange) -> bool:
+    """Whether another upstream stands in for the one that was asked for."""
+    route = exchange.route
+    return route is not None and exchange.upstream not in (None, route.upstream.name)
+
+
+def entry_for(
+    exchange: Exchange,
+    request: Request,
+    wants: Wants,
+    head: Response,
+    limit: int,
+    *,
+    requested: float,
+    received: float,
+) -> Entry | str:
+    """The entry that *head* begins, its body still empty, or why nothing may be kept.
+
+    :param request: as the client sent it.
+    :param limit: bytes that its body may have.
+    :param requested: when it was asked for, seconds since the epoch.
+    :param received: when its head came.
+    """
+    if not wants.store:
+        return wants.why
+    if elsewhere(exchange):
+        return "another upstream"
+    if request.method != b"HEAD" and head.status not in BODILESS:
+        if head.length is None and first(head.headers, b"transfer-encoding") is None:
+            # Its end is that of the connection: nobody can tell it from one that was cut.
+            return "no length"
+        if (head.length or 0) > limit:
+            return "too large"
+    plan = exchange.plan
+    ttl = None if plan is None or plan.caching is None else plan.caching.ttl
+    return storable(request, wants, head, requested=requested, received=received, ttl=ttl)
+
+
+class Gathering:
+    """An answer on its way that may be kept.
+
+    :param entry: its body is still empty.
+    :param limit: bytes that it may have.
+    """
+
+    __slots__ = ("_entry", "_limit", "_pieces", "_shelf", "_size")
+
+    def __init__(self, entry: Entry, limit: int, shelf: Shelf) -> None:
+        self._entry = entry
+        self._limit = limit
+        self._shelf = shelf
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def piece(self, data: bytes) -> bool:
+        """Take a piece of the body; whether it may still be kept."""
+        shelf, limit = self._shelf, self._limit
+        self._size += len(data)
+        shelf.gathered += len(data)
+        self._pieces.append(data)
+        return self._size <= limit and shelf.gathered <= GATHERED * limit
+
+    def forget(self) -> None:
+        """It will not be kept, or it is."""
+        self._shelf.gathered -= self._size
+        self._size = 0
+        self._pieces = []
+
+    def whole(self, exchange: Exchange, end: End) -> Entry | None:
+        """What is to be kept, now that *exchange* has ended; ``None`` for what is not whole."""
+        # What was told by us in the middle of it is no answer; that the client left is another matter.
+        if end is not End.COMPLETE or exchange.code not in (None, "client_gone"):
+            return None
+        self._entry.body = b"".join(self._pieces)
+        return self._entry if worth_keeping(exchange, self._entry) else None
+
+
+def worth_keeping(exchange: Exchange, entry: Entry) -> bool:
+    """Whether *entry*, the whole answer to *exchange*, tells of no error.
+
+    Only answers of inference are looked at: elsewhere an error may be what was asked for.  A
+    stream in a coding that cannot be read here is not kept, as it may end with one.
+    """
+    route = exchange.route
+    if route is None or route.kind is not EndpointKind.INFERENCE:
+        return True
+    if entry.status >= 300 or entry.method == b"HEAD" or not entry.body:
+        return True
+    media, coding = content_of(entry.headers)
+    form = form_of(exchange, media)
+    if form is not None:
+        if coding and inflater(coding) is None:
+            return False
+        reader = UsageReader(None, form, coding)
+        reader.feed(entry.body)
+        return not reader.reading(True).failed
+    if not coding and b'"error"' not in entry.body:
+        return True
+    body = inflated(entry.body, coding)
+    return body is None or look(body, media).trouble is None
