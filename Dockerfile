@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # llmproxyd in a container; docs/container.rst tells how it is run.
 
 FROM python:3.13-slim AS build

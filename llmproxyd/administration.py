@@ -12,12 +12,14 @@ from llmproxyd.admin.site import make_admin
 from llmproxyd.assembly import Assembly
 from llmproxyd.config.dump import dumped
 from llmproxyd.control.caches import Caches
+from llmproxyd.control.means import Means, Reloads, SetLevel
 from llmproxyd.control.probes import Probes
 from llmproxyd.control.projects import Projects
 from llmproxyd.control.status import Status
 from llmproxyd.control.switches import Switches
 from llmproxyd.control.verbs import Control
 from llmproxyd.listen import Listening, StartError, listen
+from llmproxyd.pipeline.places import Places
 from llmproxyd.pipeline.probe import Prober
 from llmproxyd.store.doorkeeper import Doorkeeper
 
@@ -27,39 +29,20 @@ def wanted(works: Assembly) -> bool:
     return works.config.access.enabled or works.config.admin.listen is not None
 
 
-def listen_for_admins(
-    works: Assembly, control: Control, state: Callable[[], Mapping[str, object]]
-) -> Listening:
-    """Open the admin listener.
+def means_of(
+    works: Assembly,
+    state: Callable[[], Mapping[str, object]],
+    *,
+    reloads: Reloads | None,
+    connections: Callable[[], Sequence[Mapping[str, object]]],
+    set_level: SetLevel | None,
+) -> Means:
+    """What the verbs of operators work on.
 
     :param state: the members of the status that stand at its top.
-    :raises StartError: it cannot be opened, in one line.
     """
-    config = works.config
-    door = works.gateway.door
-    site = make_admin(
-        operations_of(works, control, state),
-        reactor=works.reactor,
-        token=config.admin.token,
-        admit=None if door is None else door.admit,
-        denied=works.sink.emit,
-    )
-    endpoint = config.admin.listen
-    if endpoint is None:
-        path = socket.default_socket(os.environ, config.state_folder)
-        try:
-            socket.prepare(path)
-        except socket.SocketError as error:
-            raise StartError(f"admin.listen: {error}") from error
-        endpoint = socket.endpoint(path)
-    return listen(works.reactor, [endpoint], site)
-
-
-def operations_of(works: Assembly, control: Control, state: Callable[[], Mapping[str, object]]) -> Operations:
-    """All that the admin API can do with *works*."""
-    config, gateway = works.config, works.gateway
+    config, gateway, upstreams = works.config, works.gateway, works.upstreams
     audit = gateway.audit.record
-    upstreams = works.upstreams
     projects = None
     if gateway.store is not None:
         projects = Projects(
@@ -81,18 +64,68 @@ def operations_of(works: Assembly, control: Control, state: Callable[[], Mapping
             project=None if projects is None else projects.id_of,
         )
     prober = Prober(upstreams, works.sender, works.reactor, works.redactor, works.reactor.seconds)
-    return Operations(
-        status=Status(state, {"gateway": gateway.state, "upstreams": works.live.report}),
-        switches=Switches(
-            control,
-            breakers=works.live.breakers,
-            monotonic=works.reactor.seconds,
-            audit=audit,
+    return Means(
+        status=Status(
+            state, {"gateway": gateway.state, "upstreams": works.live.report, "journal": works.journal.state}
         ),
-        config=lambda: dumped(config),
-        projects=projects,
+        journal=works.journal if config.journal.requests else None,
+        reloads=reloads,
+        places=Places(upstreams, works.pipeline, works.live.drained, works.targets.status),
         caches=caches,
+        projects=projects,
         probes=Probes(prober.probe, upstreams),
+        config=lambda: dumped(works.config),
+        connections=connections,
+        set_level=set_level,
+        namespaces=lambda: ("llmproxyd", "twisted"),
+    )
+
+
+def listen_for_admins(works: Assembly, control: Control) -> Listening:
+    """Open the admin listener.
+
+    :raises StartError: it cannot be opened, in one line.
+    """
+    config = works.config
+    door = works.gateway.door
+    site = make_admin(
+        operations_of(works, control),
+        reactor=works.reactor,
+        token=config.admin.token,
+        admit=None if door is None else door.admit,
+        denied=works.sink.emit,
+    )
+    endpoint = config.admin.listen
+    if endpoint is None:
+        path = socket.default_socket(os.environ, config.state_folder)
+        try:
+            socket.prepare(path)
+        except socket.SocketError as error:
+            raise StartError(f"admin.listen: {error}") from error
+        endpoint = socket.endpoint(path)
+    return listen(works.reactor, [endpoint], site)
+
+
+def operations_of(works: Assembly, control: Control) -> Operations:
+    """All that the admin API can do: what the verbs of *control* do, as resources."""
+    means = control.means
+    assert means.status is not None
+    assert means.config is not None
+    switches = Switches(
+        control,
+        breakers=works.live.breakers,
+        monotonic=works.reactor.seconds,
+        audit=works.gateway.audit.record,
+    )
+    journal = means.journal
+    return Operations(
+        status=means.status,
+        switches=switches,
+        config=means.config,
+        projects=means.projects,
+        caches=means.caches,
+        probes=means.probes,
+        requests=None if journal is None else lambda limit: list(reversed(journal.recent((), limit))),
     )
 
 

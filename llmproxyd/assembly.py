@@ -20,6 +20,8 @@ from llmproxyd.faults.choose import Engine
 from llmproxyd.gateway import NO_PARTS, Gateway, Parts
 from llmproxyd.inspection.prices import Prices
 from llmproxyd.listen import StartError
+from llmproxyd.observe.eventjson import EventFormat
+from llmproxyd.observe.journal import Journal
 from llmproxyd.observe.lag import Lag
 from llmproxyd.observe.metrics import Metrics, Sources
 from llmproxyd.observe.recording import Recording, secrets_in
@@ -93,6 +95,8 @@ class Assembly:
         self.recording = Recording(config, reactor, time.time, reactor.callFromThread, self.redactor)
         self.engine = Engine(reactor.seconds, random.Random(), [rule.rule() for rule in config.faults.rules])
         self.gateway = Gateway(config, reactor, self.redactor, parts)
+        form = EventFormat(self.redactor, Prices(config.events.prices))
+        self.journal = Journal(config.journal.requests, time.time, form)
         self.upstreams: dict[str, Upstream] = {}
         self._sandbox: str | None = None
         self._clients: dict[str, PassThroughClient] = {}
@@ -173,6 +177,7 @@ class Assembly:
     def start(self) -> Deferred[None]:
         """Begin to record, and open the store; see :meth:`Gateway.start`."""
         self.sink.subscribe(self.targets, arrivals=False)
+        self.sink.subscribe(self.journal, arrivals=False)
         if self.config.metrics.enabled:
             self.sink.subscribe(self.metrics, arrivals=False)
             self._lag.start()

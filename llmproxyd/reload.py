@@ -40,6 +40,10 @@ class Reloaded:
         return not self.problems
 
 
+NOT_READ = Reloaded(problems=("this daemon was not started from a configuration that can be read again",))
+"""Where there is nothing to read."""
+
+
 class Reloader:
     """Reads the configuration again.
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from twisted.application.service import Service
@@ -24,24 +25,24 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
-from llmproxyd import administration, ready
+from llmproxyd import administration, consoles, ready
 from llmproxyd.assembly import Assembly
 from llmproxyd.config.dump import dumped
 from llmproxyd.config.schema import Config, Server
+from llmproxyd.control.means import SetLevel
 from llmproxyd.control.verbs import Control
 from llmproxyd.drain import Drain
 from llmproxyd.faults import words
 from llmproxyd.faults.rules import Share
 from llmproxyd.gateway import NO_PARTS, Parts
 from llmproxyd.listen import Listening, StartError, listen
-from llmproxyd.model import Change
 from llmproxyd.observe.banner import Facts, Place, banner
 from llmproxyd.observe.output import Output
 from llmproxyd.observe.requestlog import RequestLog
 from llmproxyd.pipeline.policy import Upstream
 from llmproxyd.providers.base import Provider
 from llmproxyd.redaction import Redactor
-from llmproxyd.reload import Reloader
+from llmproxyd.reload import NOT_READ, Reloaded, Reloader
 from llmproxyd.safety import exposure, refuse_loops
 from llmproxyd.sandbox.site import make_site
 from llmproxyd.site.detailed import Detailed
@@ -51,10 +52,13 @@ from llmproxyd.site.metrics import MetricsPage, metrics_site
 from llmproxyd.site.proxy import ProxyResource
 from llmproxyd.site.ready import Ready
 from llmproxyd.site.root import PublicSite, Root
+from llmproxyd.systemd import Systemd
 from llmproxyd.wire.head import Limits
 
 REMIND = 60.0
 """Seconds between reminders of an active fault in the log."""
+
+NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
 
 YOUNG = 10_000
 """New objects after which the garbage collector looks for circles among them.
@@ -70,6 +74,8 @@ class Daemon(Service):
     :param output: where the banner and the operator's answers go.
     :param require_faults: end with exit status 1 when a fault that was asked for never came.
     :param ready_file: receives the base URL once clients are let in.
+    :param environ: where systemd says what it wants to be told.
+    :param set_level: sets the level of a namespace of the log.
     :param load: reads the configuration again, for a reload.
     :param redactor: learns the secrets of the configuration; the log's, which must know them too.
     :param parts: what is handed in instead of being built.
@@ -91,6 +97,8 @@ class Daemon(Service):
         parts: Parts = NO_PARTS,
         redactor: Redactor | None = None,
         load: Callable[[], Config] | None = None,
+        set_level: SetLevel | None = None,
+        environ: Mapping[str, str] = NO_ENVIRONMENT,
     ) -> None:
         self.reactor = reactor
         self.providers = providers
@@ -105,7 +113,9 @@ class Daemon(Service):
         self._sandbox: Listening | None = None
         self._listening: Listening | None = None
         self._aside: list[Listening] = []
+        self._systemd = Systemd(environ, reactor)
         self._load = load
+        self._set_level = set_level
         self._reloader: Reloader | None = None
         self._started = reactor.seconds()
         self._reminder = LoopingCall(self._remind)
@@ -149,7 +159,14 @@ class Daemon(Service):
             seed=config.faults.seed,
             allowed=config.operator.faults,
             symbols=self.output.symbols,
-            record=self._record,
+            record=self.works.gateway.audit.record,
+            means=administration.means_of(
+                self.works,
+                self.state,
+                reloads=self,
+                connections=lambda: [channel.told() for channel in self._site.channels],
+                set_level=self._set_level,
+            ),
         )
         self._start_notes = self._start_mode()
         self.sink.subscribe(self._requests, arrivals=self._requests.announces)
@@ -176,7 +193,8 @@ class Daemon(Service):
         except StartError:
             self._close_ports()
             raise
-        self._warnings = [*config.warnings, *exposed]
+        unused = self._systemd.unused(config.listen)
+        self._warnings = [*config.warnings, *exposed, *([] if unused is None else [unused])]
         try:
             self._listen_aside()
         except StartError:
@@ -193,7 +211,27 @@ class Daemon(Service):
         """
         works, config = self.works, self.config
         if administration.wanted(works):
-            self._aside.append(administration.listen_for_admins(works, self.control, self.state))
+            self._aside.append(administration.listen_for_admins(works, self.control))
+        operator = config.operator
+        audit = works.gateway.audit.record
+        namespace = self._namespace if operator.python else None
+        if operator.telnet.listen is not None:
+            self._aside.append(
+                consoles.listen_telnet(
+                    self.reactor, operator.telnet, self.control, audit=audit, namespace=namespace
+                )
+            )
+        if operator.ssh.listen is not None:
+            self._aside.append(
+                consoles.listen_ssh(
+                    self.reactor,
+                    operator.ssh,
+                    self.control,
+                    audit=audit,
+                    namespace=namespace,
+                    state_folder=config.state_folder,
+                )
+            )
         if config.metrics.enabled and config.metrics.listen is not None:
             site = metrics_site(
                 works.metrics.render,
@@ -204,23 +242,37 @@ class Daemon(Service):
             )
             self._aside.append(listen(self.reactor, [config.metrics.listen], site))
 
+    def _namespace(self) -> Mapping[str, object]:
+        """What an interpreter begins with."""
+        return {
+            "service": self,
+            "control": self.control,
+            "config": self.config,
+            "breakers": self.live.breakers,
+        }
+
     def startService(self) -> None:
         """Say so, and listen to the operator."""
         super().startService()
         self._greet()
         self._reminder.start(REMIND, now=False)
+        self._systemd.start_watchdog()
         if self._reloader is not None:
             # A terminal that hangs up says the same as a reload: whoever had it is gone.
-            hung_up = self.quit if self._at_terminal else self._reloader.reload
+            hung_up = self.quit if self._at_terminal else self.reload
             signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(hung_up))
-        self.works.start().addCallbacks(self._opened, self._not_opened)
         # What is there now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
+        # Last: whoever waits for us may send a signal as soon as we say that we are there.
+        self.works.start().addCallbacks(self._opened, self._not_opened)
 
     def _opened(self, result: None) -> None:
         """Clients can be let in."""
+        if self.running:
+            # Until the reactor runs, SIGTERM would end the process as it is.
+            self.reactor.callWhenRunning(lambda: self._systemd.ready(self._in_a_line()))
         if self._ready_file is not None and self.running:
             ready.announce(self._ready_file, self.listening.urls[0])
 
@@ -286,15 +338,6 @@ class Daemon(Service):
             self._console = stdin.LineConsole(self.reactor, self.control, self._say)
         if self._console is not None:
             self.reactor.callWhenRunning(self._console.start)
-
-    def _record(self, change: Change) -> None:
-        """Put what was commanded on record; it is done already."""
-        recording = self.works.gateway.audit.record(change)
-        recording.addErrback(
-            lambda failure: self.log.error(
-                "not in the audit log: {action}: {why}", action=change.action, why=failure.value
-            )
-        )
 
     def _greet(self) -> None:
         if self.config.operator.stdin is not False:
@@ -383,6 +426,22 @@ class Daemon(Service):
             "configuration": dumped(self.config),
         }
 
+    def check(self) -> Reloaded:
+        """What a reload would change; nothing changes."""
+        return NOT_READ if self._reloader is None else self._reloader.check()
+
+    def reload(self) -> Reloaded:
+        """Read the configuration again, and go by it as far as no restart is needed."""
+        if self._reloader is None:
+            return NOT_READ
+        self._systemd.reloading()
+        report = self._reloader.reload()
+        self._systemd.ready(self._in_a_line() if report.ok else "Not reloaded; the log says why")
+        return report
+
+    def _in_a_line(self) -> str:
+        return f"Listening on {', '.join(self.listening.urls)}; {self.control.mode_in_words()}"
+
     def quit(self) -> None:
         """Stop the whole daemon, as SIGTERM does."""
         if self.running and self.reactor.running:
@@ -407,6 +466,7 @@ class Daemon(Service):
         if self._console is not None:
             self._console.stop()
         server = self.config.server
+        self._systemd.stopping(server.drain_delay + server.drain_timeout)
         drain = Drain(self.reactor, self.pipeline, delay=server.drain_delay, timeout=server.drain_timeout)
         return drain.run(self._close).addBoth(self._finish)
 
@@ -416,6 +476,7 @@ class Daemon(Service):
         return self._close_ports()
 
     def _finish(self, result: object) -> Deferred[None]:
+        self._systemd.stop()
         self._requests.flush()
         tally = self.works.engine.tally()
         unreached = bool(tally.never or tally.idle)

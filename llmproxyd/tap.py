@@ -207,6 +207,8 @@ class Top(Service):
                 as_json=as_json,
                 redactor=redactor,
                 load=options.load,
+                environ=os.environ,
+                set_level=self.observer.set_level,
             )
         except StartError as error:
             _fail(str(error))

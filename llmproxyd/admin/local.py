@@ -36,7 +36,7 @@ access:
   # Projects and tokens.  For several hosts: postgresql://user@host/llmproxyd
   store: "sqlite:llmproxyd.db"
   # Credentials are encrypted with a key that is made beside the database; PostgreSQL needs one:
-  #secret_key: ${{LLMPROXYD_SECRET_KEY}}
+  #secret_key: ${{GATEWAY_SECRET_KEY}}
 
 # Answers that may be stored are shared within a project (RFC 9111).
 cache:
@@ -55,7 +55,7 @@ events:
 # llmproxyctl finds the Unix socket by itself, as the same user on the same machine.  From elsewhere:
 #admin:
 #  listen: "tcp:8899:interface=127.0.0.1"
-#  token: ${{LLMPROXYD_ADMIN}}
+#  token: ${{GATEWAY_ADMIN_TOKEN}}
 """
 
 

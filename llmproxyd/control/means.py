@@ -28,7 +28,8 @@ class Journal(Protocol):
     def explain(self, id: str) -> Row | None:
         """All that is known of one request, by our id or the upstream's; ``None`` if nothing is.
 
-        What it holds is shown as it is: members below members, a list ``attempts`` of rows.
+        :func:`~llmproxyd.observe.explained.explain_text` makes a text of it.
+        :raises Refused: several have an id that begins so.
         """
         ...
 

@@ -12,6 +12,7 @@ from llmproxyd.control.tables import members, plain, table
 from llmproxyd.control.turn import Turn, json_text, of_members
 from llmproxyd.errors import Refused
 from llmproxyd.faults.language import LanguageError, shown
+from llmproxyd.observe.explained import explain_text
 
 REQUESTS = 20
 """Requests that are shown unless told otherwise."""
@@ -68,7 +69,7 @@ def explain(turn: Turn) -> Answer:
             f'No request with the id "{shown(turn.values["id"])}" is remembered; '
             "journal.requests says how many are.",
         )
-    return of_members(found)
+    return Answer(explain_text(found), data=found)
 
 
 def connections(turn: Turn) -> Answer:

@@ -79,14 +79,14 @@ def parse(text: str) -> Command:
     """
     match = _WORD.fullmatch(text.strip())
     if match is None:
-        raise LanguageError(f"{_quoted(text.strip())} is no command; accepted: {COMMANDS}")
+        raise LanguageError(f"{_quoted(text.strip())} is no fault; accepted: {COMMANDS}")
     word, rest = match.group(1).lower(), match.group(2)
     if word == "error":
         return _fault(*_error_kind(rest))
     if word in SHORT:
         return _fault(SHORT[word], rest)
     if word != "n":
-        raise LanguageError(f"{_quoted(word)} is no command; accepted: {COMMANDS}")
+        raise LanguageError(f"{_quoted(word)} is no fault; accepted: {COMMANDS}")
     if rest.strip():
         raise LanguageError(f"{word} takes nothing after it, found {_quoted(rest.strip())}")
     return ClearFault()

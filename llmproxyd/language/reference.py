@@ -18,8 +18,8 @@ _HEAD = """\
 Commands
 ========
 
-One language for the daemon's own standard input, telnet, SSH, ``llmproxyctl run`` and the admin API. This page
-is made from the table by which lines are read.
+One language for the daemon's own standard input, telnet, SSH, ``llmproxyctl run`` and the admin API. This
+page is made from the table by which lines are read.
 
 - ``--json`` at the end of any line gives JSON.
 - Words that hold white space stand in quotes: ``project show "my team"``.
@@ -46,8 +46,9 @@ def reference(table: Table) -> str:
 def _faults() -> str:
     return (
         f"How often: {MODIFIER_HELP}.\n\n"
-        "Options: ``after=N`` lets so many requests pass first, ``for=5m`` ends it, ``retry_after=2`` is told to\n"
-        "the client; ``upstream=NAME``, ``model=gpt-4*``, ``path=/v1/*`` and ``stream=yes|no`` narrow it.\n\n"
+        "Options: ``after=N`` lets so many requests pass first, ``for=5m`` ends it, ``retry_after=2`` is\n"
+        "told to the client; ``upstream=NAME``, ``model=gpt-4*``, ``path=/v1/*`` and ``stream=yes|no``\n"
+        "narrow it.\n\n"
         f"{_filled(f'Kinds: {_literals((*KINDS, UNKNOWN))}.')}\n"
     )
 
@@ -67,8 +68,8 @@ def _verb(verb: Verb) -> str:
 def _filters() -> str:
     return (
         "Filters\n=======\n\n"
-        "A filter is ``FIELD=VALUE``, ``FIELD!=VALUE`` or, of texts, ``FIELD~VALUE`` (contains, in any case);\n"
-        "numbers and durations have ``<``, ``<=``, ``>`` and ``>=``. Several must all hold.\n\n"
+        "A filter is ``FIELD=VALUE``, ``FIELD!=VALUE`` or, of texts, ``FIELD~VALUE`` (contains, in any\n"
+        "case); numbers and durations have ``<``, ``<=``, ``>`` and ``>=``. Several must all hold.\n\n"
         f"- numbers: {_literals(NUMBERS)}\n"
         f"- durations, such as ``2s`` or ``250ms``: {_literals(DURATIONS)}\n"
         f"{_filled(f'- texts: {_literals(TEXTS)}', below='  ')}\n"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, NamedTuple
 
 from llmproxyd.model import BreakerChanged, CredentialRested, End, Finished, Retrying
 from llmproxyd.observe.eventjson import time_text
 from llmproxyd.redaction import printable
 
-Members = dict[str, Any]
+Row = dict[str, Any]
 Changes = Iterable[tuple[float, BreakerChanged | CredentialRested]]
 
 SHOWN = 12
@@ -34,23 +35,20 @@ class Try(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When a request was under way.
+    """When a request was under way, seconds since the epoch.
 
-    :param ended: seconds since the epoch, ``None`` while it still is; as is *began*, where nobody knows.
     :param changes: of breakers and keys, of all upstreams and times, oldest first.
     """
 
-    ended: float | None
-    began: float | None
+    ended: float
+    began: float
     changes: Changes
 
 
-def finished(
-    members: Members, event: Finished, tries: Sequence[Try], decision: str | None, moment: Moment
-) -> Members:
+def finished(row: Row, event: Finished, tries: Sequence[Try], decision: str | None, moment: Moment) -> Row:
     """All that is known of a request that is over.
 
-    :param members: what an event tells of it.
+    :param row: what is told of it in a line.
     :param tries: its attempts, but for the last one.
     :param decision: why no further attempt followed, where somebody noted it.
     """
@@ -60,46 +58,48 @@ def finished(
             {
                 "number": event.attempts,
                 "upstream": event.upstream,
-                "at_ms": _since(moment.began, moment.ended),
+                "after": round(event.duration, 6),
                 "outcome": _outcome(event),
-                "upstream_request_id": event.upstream_id,
-                "wait_ms": None,
+                "upstream_id": event.upstream_id,
+                "wait": None,
                 "then": decision,
             }
         )
-    names = {one.event.upstream for one in tries} | {one.event.to for one in tries} | {event.upstream}
-    started = None if moment.began is None else time_text(moment.began)
+    names = _upstreams(tries) | {event.upstream}
     return {
         "state": "finished",
-        "started": started,
-        **members,
-        "tries": told,
+        "started": moment.began,
+        **row,
+        "attempts": told,
         "changes": list(_concerning(names, moment)),
     }
 
 
-def under_way(request_id: str, tries: Sequence[Try], moment: Moment) -> Members:
+def under_way(request_id: str, tries: Sequence[Try], changes: Changes) -> Row:
     """What is known of a request that has failed attempts behind it, and is not over."""
-    names = {one.event.upstream for one in tries} | {one.event.to for one in tries}
-    since = Moment(None, tries[0].wall if tries else None, moment.changes)
+    since = Moment(inf, tries[0].wall, changes)
     return {
         "state": "under way",
-        "request_id": request_id,
-        "number": tries[0].event.number if tries else None,
-        "tries": [_told(one, since.began) for one in tries],
-        "changes": list(_concerning(names, since)),
+        "id": request_id,
+        "number": tries[0].event.number,
+        "attempts": [_told(one, since.began) for one in tries],
+        "changes": list(_concerning(_upstreams(tries), since)),
     }
 
 
-def _told(one: Try, began: float | None) -> Members:
+def _upstreams(tries: Sequence[Try]) -> set[str]:
+    return {name for one in tries for name in (one.event.upstream, one.event.to)}
+
+
+def _told(one: Try, began: float) -> Row:
     event = one.event
     return {
         "number": one.number,
         "upstream": event.upstream,
-        "at_ms": _since(began, one.wall),
+        "after": _since(began, one.wall),
         "outcome": event.failed,
-        "upstream_request_id": event.upstream_id,
-        "wait_ms": round(event.delay * 1000, 1),
+        "upstream_id": event.upstream_id,
+        "wait": round(event.delay, 6),
         "then": _then(event),
     }
 
@@ -129,38 +129,37 @@ def _outcome(event: Finished) -> str:
     return f"{event.status}, then {why}" if why else str(event.status)
 
 
-def _concerning(names: Iterable[str], moment: Moment) -> Iterator[Members]:
+def _concerning(names: set[str], moment: Moment) -> Iterator[Row]:
     """What changed at the upstreams *names* while it was under way, and what had last changed before.
 
     A breaker that was open when it arrived is what explains it.
     """
-    wanted = set(names)
     before: dict[str, tuple[float, BreakerChanged]] = {}
     during = []
     for wall, change in moment.changes:
         upstream = change.name.partition("/")[0] if isinstance(change, BreakerChanged) else change.upstream
-        if upstream not in wanted or (moment.ended is not None and wall > moment.ended):
+        if upstream not in names or wall > moment.ended:
             continue
-        if moment.began is None or wall >= moment.began:
+        if wall >= moment.began:
             during.append((wall, change))
         elif isinstance(change, BreakerChanged):
             before[change.name] = (wall, change)
     for wall, change in [*(one for one in before.values() if one[1].after != "closed"), *during]:
-        yield {"ts": time_text(wall), "at_ms": _since(moment.began, wall), **_change(change)}
+        yield {"time": wall, "after": _since(moment.began, wall), **_change(change)}
 
 
-def _change(change: BreakerChanged | CredentialRested) -> Members:
+def _change(change: BreakerChanged | CredentialRested) -> Row:
     if isinstance(change, BreakerChanged):
         words = f"breaker {change.name}: {change.before} -> {change.after}, {change.cause}"
         if change.seconds > 0:
             words += f"; next probe in {_seconds(change.seconds)}"
-        return {"breaker": change.name, "after": change.after, "what": words}
+        return {"breaker": change.name, "state": change.after, "what": words}
     words = f"{change.upstream}: key {change.which} rests for {_seconds(change.seconds)}"
-    return {"breaker": None, "after": None, "what": f"{words} after a {change.status}; {change.left} left"}
+    return {"breaker": None, "state": None, "what": f"{words} after a {change.status}; {change.left} left"}
 
 
-def _since(began: float | None, wall: float | None) -> float | None:
-    return None if began is None or wall is None else round((wall - began) * 1000, 1)
+def _since(began: float, wall: float) -> float:
+    return round(wall - began, 6)
 
 
 # For people.
@@ -169,24 +168,22 @@ def _since(began: float | None, wall: float | None) -> float | None:
 def explain_text(told: Mapping[str, Any]) -> str:
     """What :meth:`~llmproxyd.observe.journal.Journal.explain` tells, in a screen of whole lines."""
     lines = [_title(told), *_facts(told)]
-    lines += _part("attempts", [_try_line(one) for one in told["tries"]], _attempts(told))
+    lines += _part("attempts", [_try_line(one) for one in told["attempts"]], _attempts(told))
     lines += _part("meanwhile", [_change_line(one) for one in told["changes"]], "")
     lines += _ending(told)
     return "".join(f"{_shown(line).rstrip()}\n" for line in lines)
 
 
 def _title(told: Mapping[str, Any]) -> str:
-    title = f"Request {told['request_id']}"
-    if told.get("number") is not None:
-        title += f" (#{told['number']})"
-    return f"{title}, under way" if told["state"] != "finished" else f"{title}, {told['started']}"
+    title = f"Request {told['id']} (#{told['number']}), "
+    return title + ("under way" if told["state"] != "finished" else time_text(told["started"]))
 
 
 def _facts(told: Mapping[str, Any]) -> Iterator[str]:
     """What it was, and what was done before any upstream was asked."""
     if told["state"] != "finished":
         return
-    yield _line("asked for", f"{told['method']} {told['path']} by {told['client']}")
+    yield _line("asked for", f"{told['method']} {told['path']} by {told['peer']}")
     yield _line("detected", _detected(told))
     if told["model"] is not None or told["response_model"] is not None:
         answered = told["response_model"]
@@ -220,20 +217,19 @@ def _attempts(told: Mapping[str, Any]) -> str:
 
 
 def _try_line(one: Mapping[str, Any]) -> str:
-    at = "" if one["at_ms"] is None else f"+{_seconds(one['at_ms'] / 1000)}"
+    at = f"+{_seconds(one['after'])}"
     line = f"{one['number']:>3}  {one['upstream']:<{_UPSTREAM}} {at:>9}  {one['outcome']}"
-    if one["upstream_request_id"] is not None:
-        line += f" [{one['upstream_request_id']}]"
-    if one["wait_ms"]:
-        line += f", waited {_seconds(one['wait_ms'] / 1000)}"
+    if one["upstream_id"] is not None:
+        line += f" [{one['upstream_id']}]"
+    if one["wait"]:
+        line += f", waited {_seconds(one['wait'])}"
     return line + (f", {one['then']}" if one["then"] is not None else "")
 
 
 def _change_line(one: Mapping[str, Any]) -> str:
-    at = one["at_ms"]
-    if at is None or at < 0:
-        return f"{'before':>{_UPSTREAM}}  {one['what']} ({one['ts']})"
-    return f"{'+' + _seconds(at / 1000):>{_UPSTREAM}}  {one['what']}"
+    if one["after"] < 0:
+        return f"{'before':>{_UPSTREAM}}  {one['what']} ({time_text(one['time'])})"
+    return f"{'+' + _seconds(one['after']):>{_UPSTREAM}}  {one['what']}"
 
 
 def _part(label: str, lines: list[str], otherwise: str) -> Iterator[str]:
@@ -252,22 +248,22 @@ def _ending(told: Mapping[str, Any]) -> Iterator[str]:
     """What the client got, and how long it took."""
     if told["state"] != "finished":
         return
-    stream = "a stream, " if told["stream"] else ""
-    yield _line("answer", f"{told['status']}, {stream}{_ENDS[told['end']]}, {told['response_bytes']} bytes")
+    stream = "a stream, " if told["streamed"] else ""
+    yield _line("answer", f"{told['status']}, {stream}{_ENDS[told['end']]}, {told['sent']} bytes")
     if told["code"] is not None:
         detail = "" if told["detail"] is None else f": {told['detail']}"
-        whom = " (the upstream is to blame)" if told["upstream_failed"] else ""
+        whom = " (the upstream is to blame)" if told["failed"] else ""
         yield _line("why", f"{told['code']}{detail}{whom}")
     parts = [
-        f"{what} after {_seconds(told[name] / 1000)}"
-        for name, what in (("first_byte_ms", "head"), ("first_token_ms", "first content"))
+        f"{what} after {_seconds(told[name])}"
+        for name, what in (("began", "head"), ("first", "first content"))
         if told[name] is not None
     ]
-    yield _line("times", ", ".join([*parts, f"{_seconds(told['duration_ms'] / 1000)} in all"]))
+    yield _line("times", ", ".join([*parts, f"{_seconds(told['duration'])} in all"]))
     if told["usage"]:
         counts = ", ".join(f"{name.removesuffix('_tokens')} {count}" for name, count in told["usage"].items())
         cost = "" if told["cost"] is None else f"; cost {told['cost']}"
-        finish = "" if told["finish_reason"] is None else f"; finished: {told['finish_reason']}"
+        finish = "" if told["finish"] is None else f"; finished: {told['finish']}"
         yield _line("tokens", counts + cost + finish)
 
 
@@ -275,7 +271,7 @@ _ENDS = {
     "complete": "complete",
     "truncated": "cut off by the upstream",
     "idle": "cut off after silence",
-    "client_abort": "the client left",
+    "client_gone": "the client left",
     "in_band_error": "with an error within",
 }
 

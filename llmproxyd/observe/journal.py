@@ -8,13 +8,14 @@ all of them, so that one that was tried again many times may take the place of s
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from sys import getsizeof
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.logger import Logger
 
+from llmproxyd.errors import Refused
 from llmproxyd.model import (
     BreakerChanged,
     CredentialRested,
@@ -27,7 +28,6 @@ from llmproxyd.model import (
 from llmproxyd.observe import explained
 from llmproxyd.observe.eventjson import TEXT, EventFormat, Told
 from llmproxyd.observe.explained import Moment, Try
-from llmproxyd.observe.filters import EVERYTHING, Filter
 
 AVERAGE = 1024
 """Bytes that a request may hold, on average over the journal."""
@@ -54,13 +54,64 @@ _NOTE = 320
 _LONG = 2 * TEXT + 1
 """Characters of a text that others chose.  More are never shown; this many say that there were more."""
 
-Members = dict[str, Any]
+Row = dict[str, Any]
 Entry = tuple[float, int, Finished, "list[Try] | None", "str | None"]
 """When it ended (seconds since the epoch), its bytes, its event, its failed attempts, the last decision."""
 
 
-class Ambiguous(ValueError):
-    """An id could mean several requests; the message names some."""
+class Filter(Protocol):
+    """A condition that a request fulfils or not."""
+
+    def matches(self, row: Mapping[str, object]) -> bool:
+        """Whether *row* fulfils it; what of it is asked for is asked for by ``get``."""
+        ...
+
+
+_PLAIN = (
+    "number",
+    "status",
+    "duration",
+    "began",
+    "first",
+    "sent",
+    "received",
+    "attempts",
+    "provider",
+    "upstream",
+    "operation",
+    "kind",
+    "fault",
+    "code",
+    "failed",
+    "streamed",
+    "cache",
+    "project",
+    "token",
+    "peer",
+    "upstream_id",
+)
+"""Members of :class:`~llmproxyd.model.Finished` that a row has under the same names, as they are."""
+
+_CLEANED = ("method", "path", "model", "detail", "traceparent")
+"""Those of them that others chose: told without secrets, and bounded."""
+
+
+class _View(dict[str, object]):
+    """A request as filters see it, of which most ask for one or two members: they are looked up then."""
+
+    __slots__ = ("_finished",)
+
+    def __init__(self, finished: Finished) -> None:
+        self._finished = finished
+
+    def get(self, name: str, default: object = None) -> object:
+        """The member *name* of its row."""
+        finished = self._finished
+        if name == "id":
+            return finished.request_id
+        if name == "end":
+            return finished.end.value
+        return getattr(finished, name, default) if name in _PLAIN or name in _CLEANED else default
 
 
 class Journal:
@@ -83,7 +134,7 @@ class Journal:
         self._waiting = 0
         self._decisions: dict[str, str] = {}
         self._changes: deque[tuple[float, BreakerChanged | CredentialRested]] = deque(maxlen=CHANGES)
-        self._followers: list[tuple[Filter, Callable[[Members], None]]] = []
+        self._followers: list[tuple[Sequence[Filter], Callable[[Row], None]]] = []
 
     def __call__(self, event: Event) -> None:
         """Take *event*."""
@@ -99,22 +150,30 @@ class Journal:
 
     # Asked by operators.
 
-    def recent(self, filters: Filter = EVERYTHING, limit: int = 20) -> list[Members]:
-        """The last requests that *filters* let through, oldest first: what an event tells, and more."""
-        found = (entry for entry in reversed(self._entries) if filters(entry[2]))
-        return [self._members(entry[0], entry[2]) for entry in reversed(list(islice(found, max(limit, 0))))]
+    def recent(self, filters: Sequence[Filter] = (), limit: int = 20) -> list[Row]:
+        """The last *limit* requests that all *filters* let through, the newest last.
 
-    def follow(self, filters: Filter, emit: Callable[[Members], None]) -> Callable[[], None]:
-        """Tell *emit* of each request that *filters* let through from now on, as it ends.
+        A row has the members of :class:`~llmproxyd.model.Finished` under the same names, in seconds and
+        bytes, ``id`` for our id, ``time`` (seconds since the epoch) of its end; secrets are left out.
+        """
+        found = (entry for entry in reversed(self._entries) if _fits(filters, entry[2]))
+        return [self._row(entry[0], entry[2]) for entry in reversed(list(islice(found, max(limit, 0))))]
+
+    def follow(self, filters: Sequence[Filter], emit: Callable[[Row], None]) -> Callable[[], None]:
+        """Hand each request to *emit* that all *filters* let through from now on, as it ends.
 
         One that raises is told no more.
 
         :returns: to be called when it is enough; more than once does no harm.
-        :raises ValueError: too many follow already.
+        :raises Refused: too many follow already.
         """
         if len(self._followers) >= FOLLOWERS:
-            raise ValueError(f"{FOLLOWERS} operators follow the requests already")
-        follower = (filters, emit)
+            raise Refused(
+                429,
+                "too_many_followers",
+                f"{FOLLOWERS} consoles follow the requests already; leave one of them.",
+            )
+        follower = (tuple(filters), emit)
         self._followers.append(follower)
 
         def stop() -> None:
@@ -122,28 +181,26 @@ class Journal:
 
         return stop
 
-    def explain(self, name: str) -> Members | None:
+    def explain(self, name: str) -> Row | None:
         """What became of the request *name*; ``None`` if it is not known, or no longer.
 
         :param name: our id or an upstream's, or the beginning of one; ``#7`` for the seventh.
-        :raises Ambiguous: several ids begin so.
+        A row with a list of its ``attempts``, and of the ``changes`` of breakers and keys meanwhile;
+        :func:`~llmproxyd.observe.explained.explain_text` makes it a text.
+
+        :raises Refused: several ids begin so.
         """
         entry = self._find(name)
         if entry is not None:
             wall, _, finished, tries, decision = entry
             moment = Moment(wall, wall - finished.duration, self._changes)
-            return explained.finished(self._members(wall, finished), finished, tries or [], decision, moment)
+            return explained.finished(self._row(wall, finished), finished, tries or [], decision, moment)
         tries = self._tries.get(name)
-        return None if tries is None else explained.under_way(name, tries, Moment(None, None, self._changes))
+        return None if tries is None else explained.under_way(name, tries, self._changes)
 
     def state(self) -> dict[str, int]:
         """How many requests are kept, and about how many bytes they hold."""
         return {"requests": len(self._entries), "bytes": self._held, "following": len(self._followers)}
-
-    def resize(self, requests: int) -> None:
-        """Keep so many from now on."""
-        self._most, self._budget = requests, requests * AVERAGE
-        self._make_room()
 
     # Told by the sink.
 
@@ -204,31 +261,32 @@ class Journal:
         self._decisions[event.request_id] = decision
 
     def _tell(self, wall: float, event: Finished) -> None:
-        members: Members | None = None
+        row: Row | None = None
         for follower in list(self._followers):
             filters, emit = follower
             try:
-                if filters(event):
-                    if members is None:
-                        members = self._members(wall, event)
-                    emit(dict(members))
+                if _fits(filters, event):
+                    if row is None:
+                        row = self._row(wall, event)
+                    emit(dict(row))
             except Exception:
                 self.log.failure("an operator can follow the requests no more")
                 self._followers[:] = [one for one in self._followers if one is not follower]
 
     # Found.
 
-    def _members(self, wall: float, finished: Finished) -> Members:
-        if finished.captured is not None:
-            finished = finished._replace(captured=None)
-        members = self._form.members(Told("", wall, finished))
-        del members["id"], members["event"]
-        return {"number": finished.number, **members, "upstream_request_id": finished.upstream_id}
+    def _row(self, wall: float, finished: Finished) -> Row:
+        told = self._form.members(Told("", wall, finished._replace(captured=None)))
+        row: Row = {"id": told["request_id"], "time": wall}
+        row |= {name: getattr(finished, name) for name in _PLAIN}
+        row |= {name: told[name] for name in _CLEANED}
+        row |= {"end": finished.end.value, "response_model": told["response_model"], "usage": told["usage"]}
+        return row | {"cost": told["cost"], "finish": told["finish_reason"]}
 
     def _find(self, name: str) -> Entry | None:
         """The entry that *name* means.
 
-        :raises Ambiguous: several begin so.
+        :raises Refused: several begin so.
         """
         if not name:
             return None
@@ -246,8 +304,13 @@ class Journal:
         if len(begin) > 1:
             some = ", ".join(islice(begin, CANDIDATES))
             more = f" and {len(begin) - CANDIDATES} more" if len(begin) > CANDIDATES else ""
-            raise Ambiguous(f"{len(begin)} requests have ids that begin so: {some}{more}")
+            raise Refused(409, "ambiguous_id", f"{len(begin)} requests have ids that begin so: {some}{more}.")
         return next(iter(begin.values()))
+
+
+def _fits(filters: Sequence[Filter], finished: Finished) -> bool:
+    view = _View(finished)
+    return all(one.matches(view) for one in filters)
 
 
 def _names(entry: Entry) -> Iterator[str]:

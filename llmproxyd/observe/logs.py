@@ -66,17 +66,36 @@ class Observer:
     ) -> None:
         self._output = output
         self._level = LEVELS[level]
+        self._levels: dict[str, LogLevel] = {}
         self._debug = level == "debug"
         self._as_json = as_json
         self._before = before
         self._redactor = Redactor() if redactor is None else redactor
 
+    def set_level(self, namespace: str, level: str) -> None:
+        """Write what comes from *namespace*, and what is below it, from *level* on.
+
+        :param level: one of :data:`LEVELS`.
+        """
+        self._levels[namespace.rstrip(".")] = LEVELS[level]
+
+    def _least(self, namespace: str) -> LogLevel:
+        """The level of the longest namespace that *namespace* is in."""
+        while namespace:
+            if namespace in self._levels:
+                return self._levels[namespace]
+            namespace = namespace.rpartition(".")[0]
+        least: LogLevel = self._level
+        return least
+
     def __call__(self, event: LogEvent) -> None:
         level = event.get("log_level", LogLevel.info)
         namespace = str(event.get("log_namespace", "-"))
-        if level < self._level:
+        least = self._least(namespace) if self._levels else self._level
+        if level < least:
             return
-        if not self._debug and level <= LogLevel.info and not namespace.startswith("llmproxyd"):
+        ours = namespace.startswith("llmproxyd") or self._debug or least is not self._level
+        if level <= LogLevel.info and not ours:
             return
         self._before()
         text = formatEvent(event)

@@ -42,7 +42,7 @@ class Terminal(ServerProtocol):
         """Bytes that were typed."""
         super().dataReceived(data)
         if self.state == b"bracket-escaped" and len(self.escBuf) > _LONGEST_SEQUENCE:
-            self.state = b"data"
+            self.state, self.escBuf = b"data", []
         over = getattr(self.terminalProtocol, "typed", None)
         if over is not None:
             over()

@@ -171,12 +171,13 @@ class Login:
             self._ahead = (self._ahead + data)[:AHEAD_LIMIT]
             return
         for number, code in enumerate(data):
-            self._key(code)
-            if self._over:
-                return
-            if self._busy():
+            if code in (10, 13):
+                # Whether this is a password, and how soon it is checked, is seen when it is entered.
                 self._ahead = data[number + 1 :][:AHEAD_LIMIT]
+            self._key(code)
+            if self._over or self._busy():
                 return
+        self._ahead = b""
 
     def _busy(self) -> bool:
         return self._checking is not None or self._waiting is not None

@@ -9,8 +9,7 @@ from twisted.conch.manhole import Manhole
 from llmproxyd.operator.line import HISTORY, LINE_LIMIT
 
 BANNER = """\
-Python within the daemon, with {names}.
-What blocks here blocks all requests. Ctrl-D goes back to the console.
+Here are {names}. What blocks here blocks all requests.
 """
 
 

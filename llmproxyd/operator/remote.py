@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from llmproxyd.control.answers import Console
 from llmproxyd.control.calls import Auditing, Caller
@@ -36,7 +35,7 @@ PLAIN_GREETING = "llmproxyd; help shows the commands, quit leaves.\n"
 class Desk:
     """What all consoles of the daemon share.
 
-    :param audit: takes the records of interpreters.
+    :param audit: takes the records of interpreters that are left.
     :param namespace: what can be named in an interpreter; ``None`` where there is none
         (``operator.python``).
     """
@@ -164,6 +163,11 @@ class RemoteConsole:
         self._looks.clock = desk.reactor
         self._over = False
 
+    @property
+    def last_ok(self) -> bool:
+        """Whether the last command did what it was to do."""
+        return self._session.last_ok
+
     def start(self) -> None:
         """Greet, and take commands."""
         if self._terminal is not None:
@@ -268,32 +272,19 @@ class RemoteConsole:
     # An interpreter.
 
     def _open_python(self) -> None:
-        """Put it on record, then open it; what cannot be recorded is refused."""
-        recording = self._desk.audit(self._change("python.start"))
-        recording.addCallbacks(self._interpret, self._not_recorded)
-
-    def _change(self, action: str) -> Change:
-        caller = self._session.caller
-        return Change(who=caller.who, address=caller.address, action=action, target="python")
-
-    def _interpret(self, recorded: None) -> None:
+        """Hand the keys over; that it is opened is on record already."""
         assert self._terminal is not None
         assert self._desk.namespace is not None
-        if self._over:
-            return
         self._output.attach(None)
         self._interpreter = Interpreter(self._desk.namespace(), self._python_left)
         self._terminal.hand_over(self._interpreter)
 
-    def _not_recorded(self, failure: Failure) -> None:
-        self.log.error("python is refused, as it cannot be recorded: {why}", why=failure.value)
-        self._say("Refused: it cannot be recorded in the audit log; the daemon's log says why.\n")
-
     def _python_left(self) -> None:
         self._interpreter = None
-        recording = self._desk.audit(self._change("python.end"))
-        recording.addErrback(
-            lambda failure: self.log.error("python.end is not in the audit log: {why}", why=failure.value)
+        caller = self._session.caller
+        left = Change(who=caller.who, address=caller.address, action="python.close", target="daemon")
+        self._desk.audit(left).addErrback(
+            lambda failure: self.log.error("python.close is not in the audit log: {why}", why=failure.value)
         )
         if self._terminal is not None and not self._over:
             self._terminal.take_back()

@@ -23,6 +23,7 @@ from llmproxyd.operator.remote import RemoteConsole
 MOST_WAITING = 1024 * 1024
 """Bytes for a client that does not take them; more end the session."""
 
+
 @implementer(ILogObserver)
 def _warnings(event: LogEvent) -> None:
     if event["log_level"] >= LogLevel.warn:
@@ -152,8 +153,9 @@ class Session(SSHChannel):
             self.abort()
 
     def close(self) -> None:
-        """End the session, which went well."""
-        self._exit(0)
+        """End the session; what a script came to is what its last command did, as in a shell."""
+        failed = self._console is not None and not self._terminal and not self._console.last_ok
+        self._exit(1 if failed else 0)
 
     def abort(self) -> None:
         """End the session with all that waits."""

@@ -158,6 +158,8 @@ class Pipeline:
         """End every request now: those without an answer get a 503, others break off visibly."""
         error = Refused(503, "shutting_down", "The proxy is stopping.", ((b"retry-after", b"1"),))
         for exchange in list(self.active):
+            if exchange.done:
+                continue  # it ended with another, whom it waited for or worked for
             if exchange.give_up is not None:
                 exchange.give_up(error)
                 continue

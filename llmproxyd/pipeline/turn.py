@@ -13,7 +13,6 @@ from llmproxyd.resilience.hints import wait_asked
 from llmproxyd.resilience.retry import Tries
 from llmproxyd.resilience.verdict import about_the_request, in_flight, too_long, unpaid
 
-
 DRAINED = 30.0
 """Seconds until an upstream that an operator has drained may be asked for again."""
 

@@ -646,6 +646,16 @@ class Channel(Protocol):
 
     # What resources of twisted.web call, through their request.
 
+    def told(self) -> dict[str, object]:
+        """For people: who is connected, for how long nothing came, and what is under way."""
+        head = self._head
+        under_way = None
+        if head is not None and self._answer is not None:
+            request = head.request
+            under_way = f"{request.method.decode('latin-1')} {request.path.decode('latin-1')}"
+        idle = self.site.wheel.seconds() - self._since
+        return {"peer": self._peer, "idle": round(idle, 1), "request": under_way}
+
     def getPeer(self) -> IAddress:
         """The client's address."""
         address: IAddress = self.transport.getPeer()

@@ -12,7 +12,7 @@ from wireclient import Answer, Client, get, request, until
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from redisserver import RedisServer
+from redisserver import RedisServer as RedisServer
 
 from llmproxyd.access.projects import Grant, Project, Token
 from llmproxyd.errors import Refused

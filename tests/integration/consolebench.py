@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 from wireclient import pause
@@ -48,7 +48,6 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.changes: list[Change] = []
-        self.audited: list[Change] = []
         self.audit_fails: Exception | None = None
         self.stopped = 0
         self.slow: dict[str, Deferred[Answer]] = {}
@@ -64,7 +63,7 @@ class Desk:
             handled=lambda: 0,
             quit=self._stop,
             draw_seed=lambda: 7,
-            record=self.changes.append,
+            record=self._record,
         )
         self.control.desk = self
         self._open: list[tuple[Listening, Any]] = []
@@ -79,12 +78,16 @@ class Desk:
         self.stopped += 1
 
     def audit(self, change: Change) -> Deferred[None]:
-        if self.audit_fails is not None:
-            from twisted.internet.defer import fail
+        return maybeDeferred(self._record, change)
 
-            return fail(self.audit_fails)
-        self.audited.append(change)
-        return succeed(None)
+    def _record(self, change: Change) -> None:
+        if self.audit_fails is not None:
+            raise self.audit_fails
+        self.changes.append(change)
+
+    @property
+    def actions(self) -> list[str]:
+        return [change.action for change in self.changes]
 
     def namespace(self) -> Mapping[str, object]:
         return {"service": self, "control": self.control, "config": {"a": 1}, "breakers": self.breakers}
@@ -93,7 +96,9 @@ class Desk:
         """The port of a telnet manhole."""
         settings = Telnet(listen="tcp:0:interface=127.0.0.1", passwords=self.passwords)
         namespace = self.namespace if python else None
-        opened = consoles.listen_telnet(reactor, settings, self.control, audit=self.audit, namespace=namespace)
+        opened = consoles.listen_telnet(
+            reactor, settings, self.control, audit=self.audit, namespace=namespace
+        )
         self.telnet_factory = opened.ports[0].factory
         self._open.append((opened, self.telnet_factory))
         return opened.addresses[0][1]
@@ -157,9 +162,6 @@ class Scripted(Control):
             return Answer("Begun.\n", follow=self._follow)
         if word == "sure":
             return Answer("", asks="Really?", confirm=lambda: Answer("Done it.\n"))
-        if word == "python":
-            text = "" if console.python else "python is not to be had here.\n"
-            return Answer(text, ok=console.python, python=console.python)
         return super().run(line, *arguments, console=console, **named)
 
     def _follow(self, emit: Callable[[str], None]) -> Callable[[], None]:

@@ -26,6 +26,7 @@ from llmproxyd.model import End
 from llmproxyd.testing.proxy import ProxyUnderTest
 from llmproxyd.testing.upstream import (
     LAST_CHUNK,
+    Action,
     Close,
     FakeUpstream,
     Gate,
@@ -136,6 +137,17 @@ async def test_others_are_answered_by_their_own_wishes(cached: CacheBench, upstr
 
 
 @pytest_twisted.ensureDeferred
+async def test_nobody_waits_for_an_answer_without_a_body(cached: CacheBench, upstream: FakeUpstream) -> None:
+    upstream.scripts = [[Stall()], [GOOD]]
+    proxy = await cached.proxy()
+    brief = await cached.client(proxy)
+    brief.send(get(MODELS, KEY, method=b"HEAD"))
+    await cached.asked(1)
+    (got,) = await cached.ask(proxy, ASK)
+    assert got.body == b"good"
+
+
+@pytest_twisted.ensureDeferred
 async def test_those_who_insist_do_not_wait(cached: CacheBench, upstream: FakeUpstream) -> None:
     gate = Gate()
     upstream.scripts = [[gate, GOOD], [Send(answer(b"newer", FRESH))]]
@@ -218,7 +230,7 @@ async def test_the_leaders_client_leaves_and_the_work_goes_on(
 ) -> None:
     gate = Gate()
     beginning = [Send(head(FRESH, b"Content-Length: 4") + b"go")]
-    script = [gate, *beginning] if when == "before the head" else [*beginning, gate]
+    script: list[Action] = [gate, *beginning] if when == "before the head" else [*beginning, gate]
     upstream.scripts = [[*script, Send(b"od")], [Send(answer(b"second", FRESH))]]
     proxy = await cached.proxy(resilience=policies)
     leader, *others = await crowd(cached, proxy, 3)
@@ -296,11 +308,12 @@ async def test_the_leader_fails_and_the_others_go_on(
     cached: CacheBench, upstream: FakeUpstream, policies: dict[str, Any], how: str
 ) -> None:
     gate = Gate()
-    bad = {
+    failures: dict[str, list[Action]] = {
         "closes": [Close()],
         "500": [Send(answer(b"bad", status=b"500 Bad"))],
         "cut": [Send(head(FRESH, b"Content-Length: 9") + b"half"), Close()],
-    }[how]
+    }
+    bad = failures[how]
     tries = 2 if policies and how != "cut" else 1
     upstream.scripts = [*[[gate, *bad]] * tries, [GOOD]]
     proxy = await cached.proxy(resilience=policies)
@@ -323,6 +336,27 @@ async def test_a_failure_that_something_stands_in_for_is_one_for_all(
     gate.open()
     assert [(await one.answer()).body for one in clients] == [b"old"] * 4
     assert len(upstream.requests) == 2
+    await done(proxy)
+
+
+@pytest_twisted.ensureDeferred
+async def test_those_who_go_on_ask_whether_what_is_stored_still_holds(
+    cached: CacheBench, upstream: FakeUpstream
+) -> None:
+    gate = Gate()
+    renewed = Send(head(b'ETag: "a"', status=b"304 Not Modified"))
+    upstream.scripts = [
+        [Send(answer(b"old", b"Cache-Control: public, max-age=0", b'ETag: "a"'))],
+        [gate, Send(answer(b"bad", status=b"500 Bad"))],
+        [renewed],
+    ]
+    proxy = await cached.proxy()
+    await cached.ask(proxy, ASK)
+    leader, *others = await crowd(cached, proxy, 3)
+    gate.open()
+    assert (await leader.answer()).status == 500
+    assert [(await one.answer()).body for one in others] == [b"old"] * 2
+    assert upstream.requests[-1].all(b"if-none-match") == [b'"a"']
     await done(proxy)
 
 
@@ -385,4 +419,25 @@ async def test_the_daemon_stops_with_some_who_wait(cached: CacheBench, upstream:
     await pause(0.02)
     proxy.daemon.pipeline.cut_all()
     assert [(await one.answer()).status for one in others[1:]] == [503] * 2
+    at_rest(proxy)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_daemon_stops_with_work_for_those_alone_who_wait(
+    cached: CacheBench, upstream: FakeUpstream
+) -> None:
+    upstream.scripts = [[Stall()]]
+    proxy = await cached.proxy()
+    others = []
+    for number in range(10):
+        leader, other = await cached.client(proxy), await cached.client(proxy)
+        leader.send(get(MODELS + b"?%d" % number, KEY))
+        await cached.asked(number + 1)
+        other.send(get(MODELS + b"?%d" % number, KEY))
+        await waiting(proxy, number + 1)
+        leader.transport.abortConnection()
+        others.append(other)
+    await pause(0.02)
+    proxy.daemon.pipeline.cut_all()
+    assert [(await one.answer()).status for one in others] == [503] * 10
     at_rest(proxy)

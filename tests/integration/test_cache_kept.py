@@ -32,6 +32,7 @@ from llmproxyd.testing.upstream import (
     FakeUpstream,
     Gate,
     Pour,
+    Script,
     Send,
     answer,
     chunk,
@@ -349,7 +350,7 @@ async def test_a_stream_is_replayed_as_a_stream(cached: CacheBench, upstream: Fa
     assert third.get(b"transfer-encoding") is None
 
 
-BROKEN = {
+BROKEN: dict[str, Script] = {
     "cut": [Send(stream_head()), Send(chunk(EVENTS[0])), Close()],
     "cut-in-an-event": [Send(stream_head()), Send(chunk(EVENTS[0][:9])), Close()],
     "short": [Send(head(FRESH, b"Content-Length: 100") + b"some"), Close()],

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from bench import reactor
-from cachebench import ASK, KEY, MODELS, CacheBench, at_rest, numbered, results, shelf_of, told
+from cachebench import ASK, FRESH, KEY, MODELS, CacheBench, at_rest, numbered, results, shelf_of, told
 from wireclient import get, pause, until
 
 from llmproxyd.model import Arrived, End
@@ -25,6 +25,7 @@ POLICIES = [
     pytest.param({}, id="plain"),
     pytest.param(RETRYING, id="retrying"),
     pytest.param({"default": {"breaker": {"enabled": True, "failure_threshold": 100}}}, id="breaker"),
+    pytest.param({"default": {"timeouts": {"total": "30s"}}}, id="deadline"),
 ]
 
 
@@ -258,6 +259,18 @@ async def test_revalidation_behind_is_confirmed_by_304(cached: CacheBench, upstr
     assert upstream.requests[1].all(b"if-none-match") == [b'"a"']
     assert len(upstream.requests) == 2
     at_rest(proxy)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_clients_condition_is_not_for_the_question_behind(
+    cached: CacheBench, upstream: FakeUpstream
+) -> None:
+    upstream.scripts = [[Send(answer(b"old", MEANWHILE))], [Send(answer(b"new", FRESH))]]
+    proxy = await cached.proxy()
+    _, got = await cached.ask(proxy, ASK, get(MODELS, KEY, b'If-None-Match: "q"'))
+    assert (got.status, got.body) == (200, b"old")
+    await until(lambda: "revalidation" in results(proxy), "the end of it")
+    assert upstream.requests[1].all(b"if-none-match") == []
 
 
 @pytest.mark.parametrize("policies", POLICIES)

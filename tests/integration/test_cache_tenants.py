@@ -152,7 +152,6 @@ async def test_nothing_that_a_client_says_of_itself_is_believed(
         (good,) = await cached.ask(proxy, chat(b"good", KEY, one))
         assert b"|poison|" in poison.body
         assert b"|good|" in good.body
-    (plain,) = await cached.ask(proxy, chat(b"good", KEY))
     overridden = await cached.ask(proxy, get(MODELS, KEY, told_of[3]), get(MODELS, KEY))
     assert overridden[0].body != overridden[1].body
     forwarded = await cached.ask(proxy, get(MODELS, KEY, told_of[5]), get(MODELS, KEY))

@@ -31,7 +31,9 @@ if shutil.which("ssh") is None and not os.environ.get("CI"):
 def desk(tmp_path: Path, _nothing_left: None) -> Iterator[Desk]:
     for name in ("mine", "theirs"):
         hostkey.host_key(tmp_path / name)
-    public = Key.fromString((tmp_path / "mine").read_bytes()).public().toString("OPENSSH", comment=b"alice@laptop")
+    public = (
+        Key.fromString((tmp_path / "mine").read_bytes()).public().toString("OPENSSH", comment=b"alice@laptop")
+    )
     (tmp_path / "keys").write_bytes(b"# operators\n\nnonsense\n" + public + b"\n")
     made = Desk(tmp_path)
     yield made
@@ -73,7 +75,9 @@ async def test_one_command_is_answered_with_an_exit_status(desk: Desk) -> None:
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "0.0 to 1.0" in refused.stderr
     assert (await run(desk, port, "c 3")).returncode == 0
-    assert [(change.who, change.address) for change in desk.changes][-1:] == [("ssh alice@laptop", "127.0.0.1")]
+    assert [(change.who, change.address) for change in desk.changes][-1:] == [
+        ("ssh alice@laptop", "127.0.0.1")
+    ]
 
 
 @pytest_twisted.ensureDeferred
@@ -145,9 +149,13 @@ async def test_a_client_that_holds_the_public_key_alone_is_refused(desk: Desk) -
 
     checker = ssh.Keys(desk.folder / "keys", deferToThread)
     mine, theirs = (Key.fromString((desk.folder / name).read_bytes()) for name in ("mine", "theirs"))
-    for signature, message in ((theirs.sign(b"data"), b"data"), (mine.sign(b"data"), b"other"), (b"x", b"data")):
+    for signature, message in (
+        (theirs.sign(b"data"), b"data"),
+        (mine.sign(b"data"), b"other"),
+        (b"x", b"data"),
+    ):
         credentials = SSHPrivateKey(b"op", b"ssh-ed25519", mine.public().blob(), message, signature)
-        with pytest.raises(Exception) as caught:  # noqa: PT011
+        with pytest.raises(Exception) as caught:
             await checker.requestAvatarId(credentials)
         assert not isinstance(caught.value, KeyError)
         assert isinstance(caught.value, UnauthorizedLogin) or signature == b"x"
@@ -293,7 +301,7 @@ async def test_python_over_ssh(desk: Desk) -> None:
         child.close()
 
     await deferToThread(session)
-    assert [change.action for change in desk.audited] == ["python.start", "python.end"]
+    assert desk.actions == ["python.open", "python.close"]
     assert (await run(desk, port, "python")).returncode == 1
 
 

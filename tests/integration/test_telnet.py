@@ -381,7 +381,9 @@ async def test_whoever_does_not_read_is_not_heard_either_and_cut_at_last(
         await pause(0.01)
         if not desk.telnet_factory.connections:
             break
-        pending = sum(map(len, conversation.transport._tempDataBuffer)) + len(conversation.transport.dataBuffer)
+        pending = sum(map(len, conversation.transport._tempDataBuffer)) + len(
+            conversation.transport.dataBuffer
+        )
         assert pending < 4 * 1024 * 1024
     for _ in range(200):
         if not desk.telnet_factory.connections:
@@ -397,7 +399,7 @@ async def test_whoever_does_not_read_is_not_heard_either_and_cut_at_last(
 async def test_python_runs_in_the_daemon_and_is_on_record(desk: Desk) -> None:
     client = await desk.operator(desk.telnet(python=True))
     client.type("python")
-    await client.until("Python within the daemon, with service, control, config, breakers.")
+    await client.until("Here are service, control, config, breakers.")
     await client.until(">>> ")
     client.type("config['a'] + 41")
     await client.until("42")
@@ -411,10 +413,8 @@ async def test_python_runs_in_the_daemon_and_is_on_record(desk: Desk) -> None:
     await client.until("Enter command: ")
     client.type("c 3")
     await client.until("next 3 requests")
-    assert [(change.action, change.who) for change in desk.audited] == [
-        ("python.start", "telnet alice"),
-        ("python.end", "telnet alice"),
-    ]
+    assert desk.actions == ["python.open", "python.close", "fault.set"]
+    assert {change.who for change in desk.changes} == {"telnet alice"}
 
 
 @pytest_twisted.ensureDeferred
@@ -427,7 +427,7 @@ async def test_exit_goes_back_to_the_console_and_leaves_the_daemons_stdin_open(d
         await client.until("Enter command: ")
     client.type("status")
     await client.until("Requests handled")
-    assert len(desk.audited) == 8
+    assert desk.actions == ["python.open", "python.close"] * 4
 
 
 @pytest_twisted.ensureDeferred
@@ -442,7 +442,7 @@ async def test_disconnected_in_python_its_end_is_on_record(desk: Desk) -> None:
     await pause(0.05)
     kept: Deferred[str] = desk.kept  # type: ignore[attr-defined]
     kept.callback("too late")
-    assert [change.action for change in desk.audited] == ["python.start", "python.end"]
+    assert desk.actions == ["python.open", "python.close"]
 
 
 @pytest_twisted.ensureDeferred
@@ -451,6 +451,7 @@ async def test_python_that_cannot_be_recorded_is_refused(desk: Desk) -> None:
     desk.audit_fails = OSError("disk full")
     client.type("python")
     await client.until("cannot be recorded")
+    desk.audit_fails = None
     client.type("status")
     await client.until("Requests handled")
 
@@ -459,7 +460,7 @@ async def test_python_that_cannot_be_recorded_is_refused(desk: Desk) -> None:
 async def test_python_is_refused_where_it_is_off_and_on_plain_lines(desk: Desk) -> None:
     client = await desk.operator(desk.telnet())
     client.type("python")
-    await client.until("not to be had here")
+    await client.until("No interpreter is opened here")
     plain = await desk.operator(desk.telnet(python=True), plain=True)
     plain.send(b"python\n")
-    await plain.until("not to be had here")
+    await plain.until("No interpreter is opened here")

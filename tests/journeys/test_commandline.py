@@ -39,7 +39,7 @@ def run(
         (["--port", "70000"], "0 to 65535"),
         (["--port"], "--port"),
         (["--mode", "c 1.5"], "0.0 to 1.0"),
-        (["--mode", "status"], "sets no mode"),
+        (["--mode", "status"], "is no fault; accepted: n, c"),
         (["--mode", "r upstream=opnai"], 'did you mean "openai"'),
         (["--preset", "gose"], 'did you mean "goose"'),
         (["--config", "missing.yaml"], "missing.yaml"),

@@ -63,7 +63,6 @@ def offered(text: str) -> list[str]:
         ("nonsense ", []),
         ("breaker melt ", []),
         ("n ", ["--json"]),
-        ("'", []),
     ],
 )
 def test_last_word_is_completed(text: str, words: list[str]) -> None:

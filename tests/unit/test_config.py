@@ -284,7 +284,7 @@ WRONG = [
     ("upstreams: {openai: {headers: {Content-Length: '1'}}}", "belongs to the connection"),
     ("upstreams: {openai: {headers: {a: b, A: c}}}", '"a" is set twice'),
     ("faults: {mode: x 3}", "faults.mode:"),
-    ("faults: {mode: status}", "sets no mode"),
+    ("faults: {mode: status}", "is no fault; accepted: n, c, r, u, error KIND"),
     ("faults: {rules: [{name: a}]}", "faults.rules[0].error: missing; accepted: one of context_length"),
     ("faults: {rules: [{name: a, error: rate_limt}]}", 'did you mean "rate_limit"'),
     ("faults: {rules: [{name: a, error: c, when: 0}]}", "never fires"),

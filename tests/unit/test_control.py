@@ -55,7 +55,9 @@ class Desk:
         self.stopped += 1
 
     def run(self, line: str) -> Answer:
-        return self.control.run(line)
+        answer = self.control.run(line)
+        assert isinstance(answer, Answer)
+        return answer
 
     def hit(self, count: int = 1) -> int:
         self.handled += count

@@ -54,6 +54,8 @@ def test_there_are_all_verbs() -> None:
     both = {"list", "show", "update", "activate", "deactivate", "delete", "rotate", "create"}
     wanted = {f"project {one}" for one in both} | {f"token {one}" for one in both | {"revoke"}}
     wanted |= {"status", "usage", "cache stats", "cache purge", "fault", "breaker", "test", "key rotate"}
+    wanted |= {"run", "requests", "explain", "upstream", "connections", "version", "log", "shutdown"}
+    wanted |= {"config diff", "config reload"}
     wanted |= {"config show", "config check", "config import", "init", "passwd"}
     assert names == wanted
 

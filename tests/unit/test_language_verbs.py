@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from llmproxyd.faults.language import KINDS, OPTIONS, ClearFault, Incomplete, LanguageError, SetFault, parse
 from llmproxyd.language.filters import FIELDS, Filter, parse_filter
+from llmproxyd.language.grammar import Verb
 from llmproxyd.language.lexer import words_of, written
 from llmproxyd.language.reference import reference
 from llmproxyd.language.table import TABLE
@@ -140,11 +141,8 @@ def test_key_in_a_line_that_is_refused_is_not_repeated() -> None:
         assert "verysecret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("verb", [one for one in TABLE.verbs], ids=lambda one: one.name)
-def test_examples_of_a_verb_are_that_verb(verb: object) -> None:
-    from llmproxyd.language.grammar import Verb
-
-    assert isinstance(verb, Verb)
+@pytest.mark.parametrize("verb", TABLE.verbs, ids=lambda one: one.name)
+def test_examples_of_a_verb_are_that_verb(verb: Verb) -> None:
     for text in verb.examples:
         assert TABLE.parse(text).verb is verb, text
 
