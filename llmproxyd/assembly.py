@@ -131,6 +131,10 @@ class Assembly:
         )
         prices = Prices(config.events.prices) if config.events.prices else None
         self.metrics = Metrics(self._sources(), genai=config.metrics.genai, prices=prices)
+        self.sink.subscribe(self.targets, arrivals=False)
+        self.sink.subscribe(self.journal, arrivals=False)
+        if config.metrics.enabled:
+            self.sink.subscribe(self.metrics, arrivals=False)
         return self.pipeline
 
     def prepare(self, config: Config) -> Prepared:
@@ -176,10 +180,7 @@ class Assembly:
 
     def start(self) -> Deferred[None]:
         """Begin to record, and open the store; see :meth:`Gateway.start`."""
-        self.sink.subscribe(self.targets, arrivals=False)
-        self.sink.subscribe(self.journal, arrivals=False)
         if self.config.metrics.enabled:
-            self.sink.subscribe(self.metrics, arrivals=False)
             self._lag.start()
         self.recording.start(self.sink)
         return self.gateway.start(self.sink)

@@ -485,3 +485,19 @@ async def test_what_another_upstream_said_is_not_kept(cached: CacheBench, upstre
     first, second, third = await cached.ask(proxy, *[chat(b"{}", KEY)] * 3)
     assert [first.body, second.body, third.body] == [b"other", b"own", b"own"]
     assert first.all(b"x-cache-debug") == [b"not stored: another upstream"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_an_operator_calls_a_failure_is_not_kept(
+    cached: CacheBench, upstream: FakeUpstream
+) -> None:
+    upstream.scripts = [
+        [Send(json_answer({"text": "all is overloaded"}))],
+        [Send(json_answer({"text": "good"}))],
+    ]
+    rule = {"pattern": "is overloaded", "original_status": 200, "new_status": 429}
+    proxy = await cached.proxy(resilience={"default": {"recategorize": [rule]}}, **SETTINGS)
+    first, second, third = await cached.ask(proxy, *[chat(b"{}", KEY)] * 3)
+    assert (first.status, first.json["text"]) == (200, "all is overloaded")
+    assert second.json["text"] == third.json["text"] == "good"
+    assert len(upstream.requests) == 2

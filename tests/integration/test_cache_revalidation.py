@@ -291,6 +291,18 @@ async def test_revalidation_behind_that_fails_harms_nobody(
 
 
 @pytest_twisted.ensureDeferred
+async def test_nothing_stands_in_where_nobody_is_answered(cached: CacheBench, upstream: FakeUpstream) -> None:
+    upstream.scripts = [
+        [Send(answer(b"old", MEANWHILE + b", stale-if-error=60"))],
+        [Send(answer(b"bad", status=b"503 Bad"))],
+    ]
+    proxy = await cached.proxy()
+    await cached.ask(proxy, ASK, ASK)
+    await until(lambda: "revalidation" in results(proxy), "the end of it")
+    assert [one.status for one in proxy.finished if one.cache == "revalidation"] == [503]
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_slow_revalidation_does_not_outlive_the_daemon(
     cached: CacheBench, upstream: FakeUpstream
 ) -> None:

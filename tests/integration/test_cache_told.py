@@ -247,3 +247,14 @@ async def test_redis_that_is_gone_is_a_miss_for_everyone(
         server.resume()
     finally:
         server.kill()
+
+
+@pytest_twisted.ensureDeferred
+async def test_each_web_page_may_read_a_hit(cached: CacheBench, upstream: FakeUpstream) -> None:
+    numbered(upstream, FRESH, b"Access-Control-Allow-Origin: https://theirs")
+    pages = [b"https://one", b"https://two"]
+    allow = {"origins": [page.decode() for page in pages]}
+    proxy = await cached.proxy(upstreams={"openai": {"allow": allow}})
+    got = await cached.ask(proxy, *[get(MODELS, KEY, b"Origin: " + page) for page in pages])
+    assert [one.all(b"access-control-allow-origin") for one in got] == [[page] for page in pages]
+    assert [one.body for one in got] == [b"body 1", b"body 1"]

@@ -191,7 +191,7 @@ async def test_health_tells_how_upstreams_did(bench: Bench, upstream: FakeUpstre
     proxy = bench.proxy()
 
     def told() -> Any:
-        return proxy.daemon.targets.status("openai")
+        return proxy.daemon.works.targets.status("openai")
 
     seen = [told()]
     for _ in range(3):
