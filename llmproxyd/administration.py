@@ -6,6 +6,8 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from twisted.internet.threads import deferToThreadPool
+
 from llmproxyd.admin import socket
 from llmproxyd.admin.operations import Operations
 from llmproxyd.admin.site import make_admin
@@ -36,10 +38,12 @@ def means_of(
     reloads: Reloads | None,
     connections: Callable[[], Sequence[Mapping[str, object]]],
     set_level: SetLevel | None,
+    why_not_ready: Callable[[], str | None] = lambda: None,
 ) -> Means:
     """What the verbs of operators work on.
 
     :param state: the members of the status that stand at its top.
+    :param why_not_ready: why no request should come now; ``None`` where it may.
     """
     config, gateway, upstreams = works.config, works.gateway, works.upstreams
     audit = gateway.audit.record
@@ -66,7 +70,13 @@ def means_of(
     prober = Prober(upstreams, works.sender, works.reactor, works.redactor, works.reactor.seconds)
     return Means(
         status=Status(
-            state, {"gateway": gateway.state, "upstreams": works.live.report, "journal": works.journal.state}
+            state,
+            {
+                "serving": lambda: _serving(works, why_not_ready()),
+                "gateway": gateway.state,
+                "upstreams": works.live.report,
+                "journal": works.journal.state,
+            },
         ),
         journal=works.journal if config.journal.requests else None,
         reloads=reloads,
@@ -126,7 +136,20 @@ def operations_of(works: Assembly, control: Control) -> Operations:
         caches=means.caches,
         probes=means.probes,
         requests=None if journal is None else lambda limit: list(reversed(journal.recent((), limit))),
+        metrics=works.metrics.render if works.config.metrics.enabled else None,
+        errors=lambda: deferToThreadPool(
+            works.reactor, works.reactor.getThreadPool(), works.recording.summary
+        ),
     )
+
+
+def _serving(works: Assembly, why_not_ready: str | None) -> Mapping[str, object]:
+    """Whether clients are let in, and what is under way for them."""
+    active = works.pipeline.active
+    told: dict[str, object] = {"ready": why_not_ready is None}
+    if why_not_ready is not None:
+        told["reason"] = why_not_ready
+    return {**told, "active": len(active), "streams": sum(one.streamed for one in active)}
 
 
 def _nobody(projects: Sequence[str], tokens: Sequence[str]) -> None:

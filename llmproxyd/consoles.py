@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.threads import deferToThreadPool
 
-from llmproxyd.assembly import Assembly
 from llmproxyd.config.operators import SSH, Telnet
 from llmproxyd.control.calls import Auditing
 from llmproxyd.control.verbs import Control
@@ -18,28 +17,6 @@ from llmproxyd.listen import Listening, StartError, listen
 
 Namespace = Callable[[], Mapping[str, object]]
 """What can be named in an interpreter."""
-
-
-def opened(works: Assembly, control: Control, namespace: Namespace) -> Iterator[Listening]:
-    """Open the listeners that the configuration asks for, one after the other.
-
-    :param namespace: for interpreters, where ``operator.python`` allows them.
-    :raises StartError: one cannot be opened, in one line; those before it stay open.
-    """
-    operator = works.config.operator
-    audit = works.gateway.audit.record
-    within = namespace if operator.python else None
-    if operator.telnet.listen is not None:
-        yield listen_telnet(works.reactor, operator.telnet, control, audit=audit, namespace=within)
-    if operator.ssh.listen is not None:
-        yield listen_ssh(
-            works.reactor,
-            operator.ssh,
-            control,
-            audit=audit,
-            namespace=within,
-            state_folder=works.config.state_folder,
-        )
 
 
 def listen_telnet(

@@ -166,6 +166,7 @@ class Daemon(Service):
                 reloads=self,
                 connections=lambda: [channel.told() for channel in self._site.channels],
                 set_level=self._set_level,
+                why_not_ready=self._why_not_ready,
             ),
         )
         self._start_notes = self._start_mode()

@@ -59,7 +59,7 @@ class Allow:
     :param endpoints: paths as the client sends them, less what selects the upstream: exact
         (``/v1/models``), prefix (``/v1/files/`` with its slash at the end), or glob
         (``/v1/models/*``; ``*`` does not cross a slash, ``**`` between two slashes does).
-    :param methods: upper case.
+    :param methods: their names, in upper case.
     :param params: accepted values (globs) by the name of a top-level member of the body or of an
         argument of the query.  A list for ``model`` is for the model that the path names, too, and
         an inference request that names none is refused; other parameters may be absent.

@@ -70,15 +70,19 @@ class Place:
 
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, connected: socket.socket) -> None:
-        super().__init__("localhost", timeout=TIMEOUT)
+        super().__init__("localhost")
         self.sock = connected
 
 
 class Client:
-    """Calls the admin API, a connection for each call."""
+    """Calls the admin API, a connection for each call.
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    :param timeout: seconds for each step of a call.
+    """
+
+    def __init__(self, place: Place, timeout: float = TIMEOUT) -> None:
+        self.place = place
+        self._timeout = timeout
 
     def call(
         self,
@@ -92,6 +96,26 @@ class Client:
         :raises Failed: it refuses.
         :raises Unreachable: there is none.
         """
+        return _told(*self._answered(method, path, body, query))
+
+    def page(self, *path: str) -> str:
+        """The text at *path*.
+
+        :raises Failed: it is refused.
+        :raises Unreachable: there is no daemon.
+        """
+        status, data = self._answered("GET", path, None, None)
+        if status >= 300:
+            _told(status, data)
+        return data.decode("utf-8", "replace")
+
+    def _answered(
+        self,
+        method: str,
+        path: Sequence[str],
+        body: Mapping[str, object] | None,
+        query: Mapping[str, object] | None,
+    ) -> tuple[int, bytes]:
         target = "/".join([BASE, *(quote(part, safe="") for part in path)])
         given = {name: value for name, value in (query or {}).items() if value is not None}
         if given:
@@ -100,15 +124,15 @@ class Client:
         fields = {"Accept": "application/json"}
         if data is not None:
             fields["Content-Type"] = "application/json"
-        if self._place.token is not None:
-            fields["Authorization"] = f"Bearer {self._place.token}"
+        if self.place.token is not None:
+            fields["Authorization"] = f"Bearer {self.place.token}"
         connection = self._connection()
         try:
             connection.request(method, target, data, fields)
             answer = connection.getresponse()
-            return _told(answer.status, answer.read(MAX_ANSWER))
+            return answer.status, answer.read(MAX_ANSWER)
         except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(f"{self._where()}: {_reason(error)}") from None
+            raise Unreachable(f"{self._where()}: {self._reason(error)}") from None
         finally:
             connection.close()
 
@@ -124,26 +148,31 @@ class Client:
                 return found
 
     def _where(self) -> str:
-        return self._place.url or "the admin socket"
+        return self.place.url or "the admin socket"
+
+    def _reason(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError):
+            return f"no answer within {self._timeout:.0f} s"
+        return reason(error)
 
     def _connection(self) -> http.client.HTTPConnection:
-        if self._place.url is None:
+        if self.place.url is None:
             return _UnixConnection(self._socket())
-        parts = urlsplit(self._place.url)
+        parts = urlsplit(self.place.url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        return kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
+        return kind(parts.hostname or "", parts.port, timeout=self._timeout)
 
     def _socket(self) -> socket.socket:
         """A connection to the first socket on which somebody listens."""
         tried = []
-        for path in self._place.sockets:
+        for path in self.place.sockets:
             client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            client.settimeout(TIMEOUT)
+            client.settimeout(self._timeout)
             try:
                 client.connect(str(path))
             except OSError as error:
                 client.close()
-                tried.append(f"  {path}: {_reason(error)}")
+                tried.append(f"  {path}: {self._reason(error)}")
             else:
                 return client
         raise Unreachable(
@@ -187,9 +216,8 @@ def _told(status: int, data: bytes) -> Any:
     raise Failed(status, str(error.get("code")), str(error.get("message")), problems)
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer within {TIMEOUT:.0f} s"
+def reason(error: Exception) -> str:
+    """What *error* means, in a few words."""
     if isinstance(error, OSError):
         known = _WHY.get(error.errno or 0)
         return known or error.strerror or str(error) or type(error).__name__

@@ -54,10 +54,10 @@ def describe(table: Iterable[Route], version: str) -> dict[str, Any]:
 
 
 def _operation(route: Route) -> dict[str, Any]:
-    good = {
-        "description": route.summary,
-        "content": {"application/json": {"schema": named(route.answer)}},
-    }
+    content: dict[str, Any] = {"text/plain": {"schema": TEXT}}
+    if route.answer is not None:
+        content = {"application/json": {"schema": named(route.answer)}}
+    good = {"description": route.summary, "content": content}
     told: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from twisted.internet.defer import Deferred
+
 from llmproxyd.control.caches import Caches
 from llmproxyd.control.probes import Probes
 from llmproxyd.control.projects import Projects
@@ -19,6 +21,8 @@ class Operations:
     :param config: what is in force as plain values, secrets redacted
         (:func:`llmproxyd.config.dump.dumped`).
     :param requests: so many of the last requests, the newest first.
+    :param metrics: the page that Prometheus reads, and its media type.
+    :param errors: what the error log holds, summed up.
     """
 
     status: Status
@@ -28,3 +32,5 @@ class Operations:
     caches: Caches | None = None
     probes: Probes | None = None
     requests: Callable[[int], Sequence[Mapping[str, object]]] | None = None
+    metrics: Callable[[], tuple[bytes, bytes]] | None = None
+    errors: Callable[[], Deferred[Mapping[str, object]]] | None = None

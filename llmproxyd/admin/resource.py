@@ -17,7 +17,7 @@ from llmproxyd.admin.gate import Gate
 from llmproxyd.admin.openapi import describe
 from llmproxyd.admin.operations import Operations
 from llmproxyd.admin.reading import body_of, names_in, query_of, split_target
-from llmproxyd.admin.routes import BASE, OFF, Call, Route, routes
+from llmproxyd.admin.routes import BASE, OFF, Call, Page, Route, routes
 from llmproxyd.config.problems import did_you_mean
 from llmproxyd.control.calls import Caller
 from llmproxyd.control.forms import Invalid
@@ -124,9 +124,11 @@ def _write(answer: tuple[int, Mapping[bytes, bytes], object], request: Request, 
     if gone:
         return
     status, fields, told = answer
-    body = json.dumps(told, default=str).encode() + b"\n"
+    if not isinstance(told, Page):
+        told = Page(json.dumps(told, default=str).encode() + b"\n", b"application/json")
+    body = told.body
     request.setResponseCode(status)
-    request.setHeader(b"content-type", b"application/json")
+    request.setHeader(b"content-type", told.media)
     request.setHeader(b"cache-control", b"no-store")
     request.setHeader(b"x-content-type-options", b"nosniff")
     request.setHeader(b"content-length", b"%d" % len(body))

@@ -36,6 +36,17 @@ class Call:
     body: Mapping[str, object]
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An answer that is no JSON.
+
+    :param media: its type.
+    """
+
+    body: bytes
+    media: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One operation.
@@ -43,7 +54,7 @@ class Route:
     :param path: below :data:`BASE`; a part in braces takes a name.
     :param name: of the operation.
     :param handle: does it; a value, or a Deferred of one.
-    :param answer: name of the schema of a good answer.
+    :param answer: name of the schema of a good answer; ``None`` where it is a :class:`Page` of text.
     :param status: of a good answer.
     :param body: what is taken; the verb itself reads it.
     :param body_optional: it may be left out.
@@ -54,7 +65,7 @@ class Route:
     name: str
     summary: str
     handle: Callable[[Call], object]
-    answer: str
+    answer: str | None
     status: int = 200
     query: Form = field(default_factory=lambda: Form({}))
     body: Form | None = None
@@ -83,6 +94,8 @@ OFF: Mapping[str, tuple[str, str]] = {
     "cache": ("cache_disabled", "The cache is off here; cache.enabled: true switches it on."),
     "upstreams": ("test_unavailable", "Upstreams cannot be tested here."),
     "requests": ("journal_unavailable", "No journal of requests is kept here."),
+    "metrics": ("metrics_disabled", "Metrics are off here; metrics.enabled: true switches them on."),
+    "errors": ("error_log_disabled", "There is no error log here."),
 }
 """What is said of paths that stand for something that is off, by their first part."""
 
@@ -137,7 +150,28 @@ def routes(operations: Operations, document: Callable[[], object]) -> list[Route
             answer="Requests",
         )
         found.append(last)
-    return found
+    return [*found, *_watched(operations)]
+
+
+def _watched(operations: Operations) -> Iterator[Route]:
+    if (metrics := operations.metrics) is not None:
+        yield Route(
+            method="GET",
+            path="/metrics",
+            name="getMetrics",
+            summary="The page that Prometheus reads",
+            handle=lambda call: Page(*metrics()),
+            answer=None,
+        )
+    if (errors := operations.errors) is not None:
+        yield Route(
+            method="GET",
+            path="/errors",
+            name="getErrors",
+            summary="What the error log holds, summed up",
+            handle=lambda call: errors(),
+            answer="Anything",
+        )
 
 
 def _projects(projects: Projects) -> Iterator[Route]:

@@ -39,7 +39,10 @@ DEFAULT_POLICY = "default"
 class Route:
     """Sends requests that have one sign to one upstream.  The first that matches wins.
 
-    :param header: ``name``, or ``name: value``; the name in lower case.
+    :param upstream: where they go.
+    :param path_prefix: by the start of the path.
+    :param host: by the ``Host`` field.
+    :param header: by any field, ``name`` or ``name: value``; the name in lower case.
     :param strip: take ``path_prefix`` off the path before it is sent on.
     """
 
@@ -65,6 +68,7 @@ class TLS:
     """How an https upstream is verified, and how it verifies us.
 
     :param ca_file: PEM certificates trusted instead of the system's.
+    :param verify: whether its certificate is verified.
     :param client_cert: PEM file with our certificate and its key.
     """
 
@@ -89,7 +93,10 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Allow(allowlist.Allow):
-    """What may be asked of an upstream; here its keys have the kinds by which they are read."""
+    """What may be asked of an upstream.  An empty list or mapping allows everything.
+
+    Here its keys have the kinds by which they are read.
+    """
 
     endpoints: tuple[EndpointPath, ...] = ()
     methods: tuple[Method, ...] = ()
@@ -102,6 +109,7 @@ class Allow(allowlist.Allow):
 class Fallback:
     """Another upstream of the same provider, for requests that one could not serve.
 
+    :param upstream: its name.
     :param models: its name for a model, by ours; ``*`` stands for any other.  A model without
         one keeps its name.
     """

@@ -58,10 +58,10 @@ def _table(instance: object) -> dict[str, object]:
     """The keys and values of a dataclass of the schema."""
     table: type = type(instance)
     keys = reflect.keys(table).values()
-    return {key.name: _plain(getattr(instance, key.attribute), key.kind) for key in keys}
+    return {key.name: plain(getattr(instance, key.attribute), key.kind) for key in keys}
 
 
-def _plain(value: Any, kind: Any) -> object:
+def plain(value: Any, kind: Any) -> object:
     """*value* as what YAML knows, in the notation of its *kind*."""
     if value is None:
         return None
@@ -73,9 +73,9 @@ def _plain(value: Any, kind: Any) -> object:
     if reflect.is_table(kind):
         return _table(value)
     if pair is not None and isinstance(value, Mapping):
-        return {name: _plain(below, pair[1]) for name, below in value.items()}
+        return {name: plain(below, pair[1]) for name, below in value.items()}
     if item is not None:
-        return [_plain(below, item) for below in value]
+        return [plain(below, item) for below in value]
     if isinstance(value, Secret):
         return str(value)
     if isinstance(value, Path):

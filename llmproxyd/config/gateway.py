@@ -41,7 +41,10 @@ MAX_CAPTURE = {"request": 64 * 1024, "response": 256 * 1024}
 class Access:
     """Project tokens instead of providers' keys.
 
-    :param store: ``sqlite:PATH`` (absolute once loaded) or ``postgresql://…``.
+    Once loaded, the path of the database is absolute, as is that of ``audit.file`` and of events.
+
+    :param enabled: whether clients must present one.
+    :param store: ``sqlite:PATH`` or ``postgresql://…``.
     :param secret_key: what upstream credentials are encrypted with at rest; SQLite has a key file
         of its own where there is none.
     :param enforce_active: whether a project that is not active is refused.
@@ -69,6 +72,7 @@ class CacheRule:
     """Requests whose answers are stored although neither side asks for it.
 
     :param path: glob of the raw path, less what selects the upstream.
+    :param upstream: only requests to this one.
     :param methods: upper case; POST is stored by such a rule, or by the client's own ``Cache-Control``.
     :param default_ttl: seconds of freshness where the answer names none.
     :param fields: names of request fields that belong to the key.
@@ -90,13 +94,16 @@ class CacheRule:
 class CacheSettings:
     """The shared HTTP cache.
 
-    :param max_bytes: of the memory backend.
-    :param max_object_bytes: of one body.
+    :param enabled: whether anything is stored.
+    :param backend: where entries are kept.
+    :param max_bytes: bytes of the memory backend, all its entries together.
+    :param max_object_bytes: bytes of the longest body that is stored.
     :param default_ttl: seconds of freshness where an answer to GET or HEAD names none.
     :param share: who else may be answered from an entry: its project alone, or all that use its upstream.
     :param coalesce: of equal requests one goes upstream, the others wait for its entry.
     :param redis_url: ``redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]``, ``rediss://`` for TLS,
         ``unix:///PATH``; also for limits and events.
+    :param key_prefix: what the keys in Redis begin with.
     :param headers: tell in header fields what the cache did.
     """
 
@@ -123,11 +130,11 @@ class Dispatch:
     """Where events go.
 
     :param to: what kind of place it is.
-    :param path: of the file (``file``), absolute once loaded.
-    :param url: that takes batches by POST (``webhook``); may hold credentials.
+    :param path: the file (``file``).
+    :param url: where batches are sent by POST (``webhook``); may hold credentials.
     :param headers: fields of those requests.
     :param stream: name of the Redis stream (``redis``).
-    :param max_bytes: of the file before it is rotated; of the stream, entries are 1 KiB each.
+    :param max_bytes: bytes of the file before it is rotated; of the stream, entries are 1 KiB each.
     :param keep: rotated files that are kept.
     :param batch: events in one go at most.
     :param every: seconds that an event waits for others at most.
@@ -168,7 +175,11 @@ _KEYS_OF_SOME: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """Bytes of bodies that events carry; 0 for none."""
+    """Bytes of bodies that events carry; 0 for none.
+
+    :param request: of the request's body, 64 KiB at most.
+    :param response: of the answer's body, 256 KiB at most.
+    """
 
     request: Annotated[Size, AtLeast(0)] = 0
     response: Annotated[Size, AtLeast(0)] = 0
@@ -184,6 +195,8 @@ class Capture:
 class Price:
     """What a million tokens cost, in whatever currency you count.
 
+    :param input: all tokens of the request.
+    :param output: all tokens of the answer.
     :param cached: input tokens that the provider had cached; by default as ``input``.
     """
 
@@ -196,8 +209,9 @@ class Price:
 class Events:
     """One event for each finished request.
 
+    :param bus: where they wait to be dispatched.
     :param usage: read model and token counts from answers; on by itself where somebody needs them.
-    :param prices: by the model's name (glob); the first that matches counts.
+    :param prices: what models cost, by their names (globs); the first that matches counts.
     """
 
     bus: Literal["memory"] = "memory"
@@ -211,8 +225,8 @@ class Events:
 class Audit:
     """Who changed what.
 
-    :param file: JSON lines, absolute once loaded; by default ``audit.jsonl`` where the database
-        would stand if access is on, none else.
+    :param file: JSON lines; by default ``audit.jsonl`` where the database would stand if access
+        is on, none else.
     """
 
     file: KeptFile | None = None
@@ -222,6 +236,7 @@ class Audit:
 class Metrics:
     """Prometheus metrics.
 
+    :param enabled: whether anything is counted.
     :param listen: a listener of their own, beside ``/metrics`` of the public one.
     :param genai: the OpenTelemetry GenAI metrics too.
     """
@@ -240,7 +255,7 @@ class Metrics:
 class Admin:
     """Who is let in as an administrator.
 
-    :param listen: of the admin API; once access is on by default a Unix socket for this user alone,
+    :param listen: where the admin API is; once access is on by default a Unix socket for this user alone,
         ``admin.sock`` in the runtime folder or with the state.
     :param token: opens the admin API, and what else only the machine itself may see
         (``/health/detailed``, ``/logs/errors``, ``/metrics``), as a bearer token.

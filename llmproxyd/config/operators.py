@@ -58,7 +58,7 @@ class SSH:
 
     :param listen: where it listens; ``None`` for nowhere.
     :param authorized_keys: the public keys that are let in, one a line as OpenSSH writes them.
-    :param host_key: of this daemon, made where it is missing; ``None`` for one in the state folder.
+    :param host_key: this daemon's own, made where it is missing; ``None`` for one in the state folder.
     """
 
     listen: Endpoint | None = None

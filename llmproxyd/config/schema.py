@@ -81,11 +81,16 @@ class Server:
 class FaultRule:
     """A standing fault, as written; :meth:`rule` is what it means.
 
+    :param name: what it is called in logs and answers, and by ``fault rm``.
+    :param error: the kind of error.
     :param when: ``*`` for every request, a count or a share, as in the operator's language.
     :param retry_after: seconds told to the client.
     :param after: so many eligible requests pass first.
     :param for_: seconds after which it is off.
-    :param model: a glob, as is ``path``.
+    :param upstream: only requests to this one.
+    :param model: only requests for these models; a glob.
+    :param path: only requests with these paths; a glob.
+    :param stream: only requests that ask for a stream, or only those that do not.
     """
 
     name: RuleName
@@ -122,6 +127,7 @@ class Faults:
 
     :param mode: the operator's command to start with; ``n`` passes everything through.
     :param seed: makes shares draw the same requests every time.
+    :param rules: standing faults, beside the mode; the first that matches fires.
     :param header: a request may ask for a fault with ``x-llmproxyd-fault``.
     """
 
@@ -143,6 +149,7 @@ class Faults:
 class SandboxSettings:
     """The built-in stand-in for the providers.
 
+    :param enabled: whether it answers, in place of all upstreams.
     :param tokens_per_second: pace of its streams, ``None`` for as fast as the client reads.
     :param first_token: seconds before the first token of a stream, and before a whole answer of
         an inference endpoint.
@@ -157,12 +164,17 @@ class SandboxSettings:
 class Logging:
     """The daemon's own log, and a file for each request.
 
+    Once loaded, ``folder`` is absolute.
+
+    :param level: what is less important than this is left out.
     :param format: ``auto`` is text, with symbols where the output is a terminal.
     :param enabled: whether a file is written for each request; the log itself always is.
-    :param folder: of those files, absolute once loaded.
+    :param folder: where those files are.
     :param include_request_data: the request's body.
     :param include_response_data: the answer's body.
-    :param max_files: the oldest are removed.
+    :param include_headers: the header fields of both, credentials redacted.
+    :param include_timing: how long what took.
+    :param max_files: so many are kept; the oldest are removed.
     """
 
     level: Literal["debug", "info", "warn", "error"] = "info"
@@ -180,10 +192,15 @@ class Logging:
 class ErrorLogging:
     """A file for each failed attempt.
 
-    :param folder: of those files, absolute once loaded.
+    Once loaded, ``folder`` is absolute.
+
+    :param enabled: whether they are written.
+    :param folder: where those files are.
+    :param include_stack_traces: where in the program an error came up.
     :param include_request_context: what was asked for, and of whom.
-    :param max_file_size_mb: megabytes (10**6 bytes) of one file.
-    :param max_files: the oldest are removed.
+    :param include_timing: how long what took.
+    :param max_file_size_mb: megabytes (a million bytes) of one file.
+    :param max_files: so many are kept; the oldest are removed.
     """
 
     enabled: bool = False
@@ -199,6 +216,8 @@ class ErrorLogging:
 class Config:
     """What is in force.
 
+    :param listen: where clients connect: any Twisted endpoint strings.
+    :param default_upstream: where a request goes that shows no sign of its provider.
     :param upstreams: the configured ones, and every provider's own of the same name.
     :param source: the file it was read from.
     :param warnings: what the operator should know, one sentence each.

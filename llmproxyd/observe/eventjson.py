@@ -118,6 +118,7 @@ class EventFormat:
             "usage": _usage(reading),
             "cost": _rounded(self._prices.of(reading, finished.model)),
             "finish_reason": self._text(reading.finish),
+            "upstream_request_id": self._text(finished.upstream_id),
         }
         if finished.captured is not None:
             self._add_bodies(told_of, finished.captured)

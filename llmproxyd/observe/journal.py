@@ -276,10 +276,12 @@ class Journal:
     # Found.
 
     def _row(self, wall: float, finished: Finished) -> Row:
+        # Bodies are not told, so that nothing need be made of them.
         told = self._form.members(Told("", wall, finished._replace(captured=None)))
         row: Row = {"id": told["request_id"], "time": wall}
         row |= {name: getattr(finished, name) for name in _PLAIN}
         row |= {name: told[name] for name in _CLEANED}
+        row |= {"upstream_id": told["upstream_request_id"]}
         row |= {"end": finished.end.value, "response_model": told["response_model"], "usage": told["usage"]}
         return row | {"cost": told["cost"], "finish": told["finish_reason"]}
 

@@ -43,6 +43,7 @@ _MOST_DOUBLINGS = 64
 class BreakerPolicy:
     """When to stop asking an upstream, and when to try it again.
 
+    :param enabled: whether there is one.
     :param failure_threshold: consecutive failures that open it, where no ``window`` is set.
     :param recovery_timeout: seconds until a probe is let through.
     :param max_recovery_timeout: seconds; the time doubles up to it with each probe that fails.

@@ -24,7 +24,7 @@ class BudgetPolicy:
 
     :param ratio: retries per request, over the window.
     :param min_per_second: retries a second that are always granted.
-    :param window: seconds.
+    :param window: seconds over which both are counted.
     """
 
     ratio: float = 0.2

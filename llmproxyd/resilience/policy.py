@@ -16,8 +16,8 @@ from llmproxyd.units import Duration, Size
 class Hold:
     """How long an answer may be held before it is committed to.
 
-    :param bytes: of its body.
-    :param time: seconds since its head.
+    :param bytes: of its body, at most.
+    :param time: seconds since its head, at most.
     """
 
     bytes: Size = 64 * 1024
@@ -36,8 +36,8 @@ class Resilience:
 
     :param stream_keepalive: seconds of silence in a stream after which its client is sent an SSE
         comment; ``None`` for never.
-    :param recategorize: the first rule that matches holds.
-    :param hard_stop: the first rule that matches holds.
+    :param recategorize: answers that are taken for others; the first rule that matches holds.
+    :param hard_stop: answers that are final; the first rule that matches holds.
     """
 
     timeouts: TimeoutOverrides = TimeoutOverrides()

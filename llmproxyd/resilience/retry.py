@@ -58,8 +58,9 @@ class Retry:
     :param retry_codes: statuses to try again after, beside the native ones.
     :param fail_codes: statuses to hand on at once.
     :param conditional_retry_codes: statuses that depend on the kind of endpoint.
+    :param conditional_retry_enabled: whether these are tried again.
     :param conditional_retry_max_attempts: retries after these at most.
-    :param conditional_retry_delay_multiplier: of a wait of ours before them.
+    :param conditional_retry_delay_multiplier: factor of a wait of ours before them.
     :param retry_timeouts: try again when no head came in time, although the request may have
         been worked on (and billed).
     :param retry_empty: try again after a stream that ended without any content.

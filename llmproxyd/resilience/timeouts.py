@@ -35,7 +35,14 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class TimeoutOverrides:
-    """What a policy sets of :class:`Timeouts`; ``None`` leaves what holds for all upstreams."""
+    """A policy's own timeouts; ``None`` leaves what holds for all upstreams.
+
+    :param connect: in place of ``timeouts.connect``.
+    :param headers: in place of ``timeouts.headers``.
+    :param first_content: in place of ``timeouts.first_content``.
+    :param idle: in place of ``timeouts.idle``.
+    :param total: in place of ``timeouts.total``.
+    """
 
     connect: Duration | None = None
     headers: Duration | None = None

@@ -102,6 +102,7 @@ class Recategorize:
     :param pattern: regular expression, searched in the body, upper and lower case alike.
     :param original_status: only answers with it, ``None`` for any.
     :param new_status: what the policy sees; the client still gets the upstream's own answer.
+    :param description: for whoever reads the file.
     """
 
     pattern: str
@@ -125,6 +126,7 @@ class HardStop:
 
     :param pattern: regular expression, searched in the body, upper and lower case alike.
     :param user_message: what the client is told.
+    :param description: for whoever reads the file.
     :param preserve_original_response: put the upstream's own body beneath it.
     """
 

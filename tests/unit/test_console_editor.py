@@ -179,6 +179,7 @@ def test_whatever_is_typed_the_terminal_shows_the_line_and_the_cursor(pieces: li
 def test_any_bytes_are_keys(data: bytes):
     screen = Screen()
     screen.type(data)
-    screen.type(b"\x1b[" + b"1" * 5000)
-    screen.type(b"q")
-    assert len(getattr(screen.terminal, "escBuf", b"")) < 100
+    screen.type(b"\x1b[")
+    for _ in range(5):
+        screen.type(b"1" * 100)
+        assert len(getattr(screen.terminal, "escBuf", b"")) < 150

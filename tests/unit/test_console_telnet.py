@@ -273,3 +273,15 @@ def test_interpreters_are_for_this_machine(address: str, here: bool):
     talk.send(b"python\r\0")
     assert [console.python for console in asked] == [here]
     talk.end()
+
+
+def test_the_two_bytes_of_a_return_key_do_not_answer_the_question_that_they_ask():
+    talk = Talk()
+    talk.enter()
+    talk.control.run = lambda line, caller, *, console: Answer(
+        "", asks="Sure?", confirm=lambda: Answer("sure\n")
+    )  # type: ignore[method-assign]
+    for ending in (b"\r\n", b"\r\0", b"\r", b"\n"):
+        assert b"Sure?" in talk.send(b"shutdown" + ending)
+        assert b"sure\r\n" in talk.send(b"yes" + ending)
+    talk.end()

@@ -11,6 +11,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import fields
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -69,14 +70,18 @@ CONFIGURATIONS = [
 
 
 def loaded(tmp_path: Path, text: str) -> Config:
-    """The configuration *text*, where every variable that it names is set, and every key file is there."""
-    for name in re.findall(r"\{file: ([\w.]+)\}", text):
+    """The configuration *text*, where all variables, files and credentials that it names are there."""
+    files = re.findall(r"\{file: ([\w.]+)\}|(?:passwords|authorized_keys): (\w+)", text)
+    for name in filter(None, chain.from_iterable(files)):
         (tmp_path / name).write_text(f"secret-of-{name}\n")
         (tmp_path / name).chmod(0o600)
     file = tmp_path / "llmproxyd.yaml"
     file.write_text(text)
     file.chmod(0o600)
     environ = {name: f"secret-{name}" for name in re.findall(r"\$\{(\w+)\}", text)}
+    for name in re.findall(r"\{credential: ([\w.]+)\}", text):
+        (tmp_path / name).write_text(f"secret-of-{name}\n")
+        environ["CREDENTIALS_DIRECTORY"] = str(tmp_path)
     return load(file=file, environ=environ, providers=registry())
 
 
@@ -239,7 +244,7 @@ def test_the_lines_of_the_log_are_written_so(name: str, event: Absorbed) -> None
 
 
 ERRORS = ("BadRequest", "Busy", "Final", "Refused", "Retryable")
-ADMIN = ("admin", "control")
+ADMIN = ("admin", "control", "observe")
 """Rooms whose errors the admin API answers."""
 
 ELSEWHERE = {
@@ -356,7 +361,7 @@ def test_the_readme_names_only_codes_that_there_are() -> None:
 def commands(text: str) -> list[str]:
     """The commands of llmproxyctl in literal blocks."""
     lines = "\n".join(blocks_of(text)).splitlines()
-    found = (re.search(r"(?:^|\()(llmproxyctl [^#)]*)", line) for line in lines)
+    found = (re.search(r"(?:^|\()(llmproxyctl [^#)>|]*)", line) for line in lines)
     return [one[1].strip() for one in found if one is not None]
 
 

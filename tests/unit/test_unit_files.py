@@ -205,6 +205,12 @@ def test_the_socket_of_the_control_command_is_where_that_looks_for_it() -> None:
     assert SERVICE["RuntimeDirectoryMode"] == ["0700"]
 
 
+def test_its_folders_are_those_of_the_documentation() -> None:
+    for name, folder in folders().items():
+        directive = f"{name.partition('_')[0].capitalize()}Directory="
+        assert re.search(rf"^``{directive}`` +``{folder}`` ", DOCS.read_text(), re.MULTILINE), directive
+
+
 def test_nothing_else_can_be_written() -> None:
     assert SERVICE["DynamicUser"] == ["yes"]
     assert SERVICE["ProtectSystem"] == ["strict"]
