@@ -17,6 +17,8 @@ EVERY = 1.0
 """Seconds between looks at the last requests."""
 FIRST = 5
 """Requests that are shown at first, unless told otherwise."""
+STANDING = ("list", "add", "rm", "clear")
+"""Verbs that stand below "fault" in the language."""
 LOOK = 1000
 """Requests that are looked at each time: more than that in a second are not all shown."""
 
@@ -40,7 +42,7 @@ def run(given: Namespace, desk: Desk) -> int:
 def fault(given: Namespace, desk: Desk) -> int:
     """Command faults."""
     line = " ".join(given.line) or "status"
-    if line.split()[0].lower() in ("list", "add", "rm", "clear"):
+    if line.split()[0].lower() in STANDING:
         line = f"fault {line}"
     answer = desk.client.call("POST", "faults", body={"command": line})
     return desk.show(answer, answer["text"].rstrip("\n"))

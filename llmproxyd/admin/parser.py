@@ -6,15 +6,17 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from llmproxyd.admin import lines, local, verbs
+from llmproxyd.admin import completion, diagnose, lines, local, starters, top, verbs, waiting
 from llmproxyd.admin.client import checked_url
+from llmproxyd.admin.shells import SCRIPTS
+from llmproxyd.units import parse_duration
 
 DESCRIPTION = """\
 Talks to a running llmproxyd over its admin socket.
 
 The socket is looked for where the daemon puts it: $LLMPROXYD_ADMIN_SOCKET, else
 $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/llmproxyd, the state folder, /run/llmproxyd.
-init, config check, config import and passwd need no daemon."""
+init, config check, config import, completion and passwd need no daemon."""
 
 STATUSES = "exit status: 0 done, 1 refused or failed, 2 usage, 3 no daemon reachable"
 
@@ -77,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     _watching(tree)
     _switching(tree)
     _lines(tree)
+    _whole(tree)
     _starting(tree)
     return top
 
@@ -251,6 +254,7 @@ def _switching(tree: _Tree) -> None:
         "fault add r 30% upstream=openai for=10m",
     )
     fault.add_argument("line", nargs="*", metavar="WORD")
+    fault.set_defaults(words=("fault",))
     breaker = tree.verb(
         "breaker",
         verbs.breaker,
@@ -259,7 +263,7 @@ def _switching(tree: _Tree) -> None:
         "breaker reset openai",
     )
     breaker.add_argument("action", nargs="?", choices=("trip", "reset"))
-    breaker.add_argument("name", nargs="?", metavar="NAME")
+    breaker.add_argument("name", nargs="?", metavar="BREAKER")
     test = tree.verb(
         "test", verbs.test, "make one cheap call to an upstream, and say what came of it", "test openai"
     )
@@ -290,6 +294,7 @@ def _lines(tree: _Tree) -> None:
         "requests tail 'duration>2s'",
     )
     requests.add_argument("line", nargs="*", metavar="tail|N|FILTER")
+    requests.set_defaults(words=("requests",))
     for name, about, shown, example in (
         ("explain", "tell all that is known of one request", "ID", "explain req_…"),
         ("upstream", "show the upstreams, drain or enable one", "WORD", "upstream drain my-vllm"),
@@ -302,6 +307,73 @@ def _lines(tree: _Tree) -> None:
         verb.set_defaults(words=(name,))
     shutdown = tree.verb("shutdown", lines.shutdown, "stop the daemon", "shutdown --yes")
     shutdown.add_argument("--yes", "-y", action="store_true", help="do not ask at a terminal")
+
+
+def _whole(tree: _Tree) -> None:
+    """Verbs that do more than one call."""
+    ready = tree.verb(
+        "wait-ready",
+        waiting.wait_ready,
+        "wait until the daemon lets clients in; exit status 3 if it does not in time",
+        "wait-ready",
+        "wait-ready --timeout 2m",
+        "wait-ready --url http://127.0.0.1:8888",
+        own_url=True,
+    )
+    ready.add_argument("--timeout", type=_duration, default=30.0, metavar="DURATION", help="by default 30s")
+    ready.add_argument(
+        "--url",
+        dest="public_url",
+        type=_url,
+        metavar="URL",
+        help="ask the listener for clients there (/health/ready), not the admin API",
+    )
+    watch = tree.verb(
+        "top",
+        top.top,
+        "watch the daemon on a screen of its own: n, c, r, u set the mode, d and e drain and enable "
+        "the upstream that is selected, q leaves",
+        "top",
+        "top --interval 5s",
+        "top --once",
+        "top --once --json",
+    )
+    watch.add_argument("--interval", type=_interval, default=1.0, metavar="DURATION", help="by default 1s")
+    watch.add_argument("--once", action="store_true", help="print one screen and leave; needs no terminal")
+    bundle = tree.verb(
+        "diagnose",
+        diagnose.diagnose,
+        "write a bundle for a bug report, without secrets and bodies",
+        "diagnose",
+        "diagnose -o bundle.tar.gz",
+    )
+    bundle.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="by default llmproxyd-diagnose-TIME.tar.gz"
+    )
+    shell = tree.verb(
+        "completion",
+        completion.completion,
+        "print a script that makes a shell complete llmproxyctl",
+        "completion bash > ~/.local/share/bash-completion/completions/llmproxyctl",
+        "completion zsh > ~/.zfunc/_llmproxyctl",
+        "completion fish > ~/.config/fish/completions/llmproxyctl.fish",
+        needs_daemon=False,
+    )
+    shell.add_argument("shell", choices=tuple(SCRIPTS))
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _interval(text: str) -> float:
+    seconds = _duration(text)
+    if not 0.1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"found {text!r}; accepted: 100ms to 1h")
+    return seconds
 
 
 def _starting(tree: _Tree) -> None:
@@ -329,9 +401,21 @@ def _starting(tree: _Tree) -> None:
     )
     imported.add_argument("file", metavar="FILE")
     init = tree.verb(
-        "init", local.init, "write a configuration for a team to start with", "init", needs_daemon=False
+        "init",
+        starters.init,
+        "write a configuration to start with, for you alone to read; what is there stays as it is",
+        "init",
+        "init goose",
+        "init sillytavern proxy.yaml",
+        "init team --systemd",
+        needs_daemon=False,
     )
-    init.add_argument("file", nargs="?", type=Path, default=Path("llmproxyd.yaml"), metavar="FILE")
+    init.add_argument(
+        "words", nargs="*", metavar="goose|sillytavern|venice|team FILE", help="by default team, llmproxyd.yaml"
+    )
+    init.add_argument(
+        "--systemd", action="store_true", help="for a system service; writes its unit and its token as well"
+    )
     passwd = tree.verb(
         "passwd",
         local.passwd,

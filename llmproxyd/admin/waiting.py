@@ -11,7 +11,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from llmproxyd.admin.client import Client, Failed, Place, Unreachable, reason
-from llmproxyd.admin.verbs import DONE, UNREACHABLE, Desk, say
+from llmproxyd.admin.verbs import UNREACHABLE, Desk, say
 from llmproxyd.units import format_duration
 
 EVERY = 0.2

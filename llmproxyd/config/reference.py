@@ -1,10 +1,10 @@
-"""The configuration as a document: docs/configuration.rst is what :func:`reference` returns.
+r"""The configuration as a document: docs/configuration.rst is what :func:`reference` returns, with a newline.
 
 What a key is for stands once, in the docstring of its dataclass; kinds, defaults and what needs a
 restart are those that are gone by.  To write the document anew::
 
-    python -c 'from llmproxyd.config.reference import reference; from llmproxyd.tap import Options
-    print(reference(Options.optParameters, Options.optFlags), end="")' > docs/configuration.rst
+    python -c 'import llmproxyd.config.reference as r, llmproxyd.tap as t; print(r.reference(t.Options))' \
+        > docs/configuration.rst
 """
 
 from __future__ import annotations
@@ -107,18 +107,22 @@ Option = Sequence[Any]
 """Of ``twisted.python.usage``: name, letter, for parameters the default, then what it does."""
 
 
-def reference(parameters: Sequence[Option], flags: Sequence[Option]) -> str:
+def reference(options: Any) -> str:
     """Every key and every option as reStructuredText.
 
-    :param parameters: options with a value.
-    :param flags: those without one.
+    :param options: of the command line, a class of ``twisted.python.usage``.
     """
-    parts = [_HEAD, _options(parameters, flags), _RULES, _section("Where requests come in, and go")]
+    parts = [
+        _HEAD,
+        _options(options.optParameters, options.optFlags),
+        _RULES,
+        _section("Where requests come in, and go"),
+    ]
     for key in reflect.keys(Config).values():
         if reflect.is_table(key.kind) or reflect.mapped(key.kind) is not None:
             parts.append(_section(key.name))
         parts += _entries(key, Config, (key.name,))
-    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+    return "\n\n".join(part.strip("\n") for part in parts)
 
 
 def _section(title: str) -> str:

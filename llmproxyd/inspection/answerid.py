@@ -5,21 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llmproxyd.model import RawHeaders
-
-NAMES = frozenset(
-    {
-        b"x-request-id",  # OpenAI and most that speak its dialect
-        b"request-id",  # Anthropic
-        b"apim-request-id",  # Azure
-        b"x-ms-request-id",
-        b"x-amzn-requestid",  # Bedrock
-        b"x-amz-request-id",
-        b"x-goog-request-id",
-        b"x-generation-id",  # OpenRouter
-        b"mistral-correlation-id",
-        b"x-debug-trace-id",  # Cohere
-    }
-)
+from llmproxyd.wire.fields import ANSWER_IDS, Fields
 
 LONGEST = 128
 """Characters of an id that are kept."""
@@ -32,7 +18,7 @@ class _Ids(dict[bytes, bool]):
     """Whether a field holds such an id, by spelling; one that is met for the first time is looked at once."""
 
     def __missing__(self, name: bytes) -> bool:
-        named = name.lower() in NAMES
+        named = name.lower() in ANSWER_IDS
         if len(self) < _KNOWN and len(name) <= 64:
             self[name] = named
         return named
@@ -43,7 +29,9 @@ _is_id: Callable[[bytes], bool] = _Ids().__getitem__
 
 def answer_id(headers: RawHeaders) -> str | None:
     """The first id among the fields of an answer."""
-    for name, value in headers:
+    places = headers.special if isinstance(headers, Fields) else range(len(headers))
+    for place in places:
+        name, value = headers[place]
         if _is_id(name) and value:
             return value[:LONGEST].decode("latin-1")
     return None

@@ -218,9 +218,12 @@ class Journal:
                 size += _READING
             if tries is not None:
                 size += _NOTE * len(tries)
-            self._entries.append((wall, size, event, tries, decision))
+            entries = self._entries
+            entries.append((wall, size, event, tries, decision))
             self._held += size
-            if self._held > self._budget or len(self._entries) > self._most:
+            if len(entries) > self._most:
+                self._held -= entries.popleft()[1]
+            if self._held > self._budget:
                 self._make_room()
         if self._followers:
             self._tell(wall, event)
@@ -229,7 +232,7 @@ class Journal:
         """Forget the oldest; the last one stays, whatever it holds, as long as any may."""
         entries = self._entries
         least = min(self._most, 1)
-        while len(entries) > self._most or (self._held > self._budget and len(entries) > least):
+        while self._held > self._budget and len(entries) > least:
             self._held -= entries.popleft()[1]
 
     def _retrying(self, event: Retrying) -> None:

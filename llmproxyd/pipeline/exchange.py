@@ -13,7 +13,7 @@ from llmproxyd.http.body import BodySource
 from llmproxyd.http.headers import relayed
 from llmproxyd.limits.interface import Standing
 from llmproxyd.model import End, Finished, RawHeaders, Request, Response
-from llmproxyd.pipeline.plan import Granted, Plan
+from llmproxyd.pipeline.plan import UNPLANNED, Granted, Plan
 from llmproxyd.pipeline.policy import Policy, Upstream
 from llmproxyd.pipeline.route import Route
 from llmproxyd.pipeline.taps import UsageTap
@@ -364,9 +364,8 @@ class Exchange:
 
     def _finished(self, end: End, now: float) -> Finished:
         plan, fault, granted, usage, arrived = self.plan, self.fault, self.grant, self.usage, self.arrived
-        reading = first = captured = project = token = method = None
-        path = provider = upstream = "-"
-        operation, kind, trace = "unknown", "metadata", None
+        reading = first = captured = project = token = None
+        method, path, provider, upstream, operation, kind, trace = UNPLANNED if plan is None else plan.told
         if usage is not None:
             reading, captured = usage.reading, usage.captured
             first = None if usage.first is None else usage.first - arrived
@@ -374,15 +373,10 @@ class Exchange:
                 end = End.IN_BAND_ERROR
         if granted is not None:
             project, token = granted.grant.project.id, granted.grant.token.id
-        if plan is not None:
-            method, path, provider = plan.method, plan.path, plan.dialect.name
-            operation, kind, trace = plan.operation, plan.kind, plan.traceparent
-            if plan.route is not None:
-                upstream = plan.route.upstream.name
         return Finished(
             self.number,
             self.request_id,
-            method or "-",
+            method,
             path,
             provider,
             self.upstream or upstream,

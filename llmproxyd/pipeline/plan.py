@@ -29,6 +29,12 @@ EVENT_STREAM = b"text/event-stream"
 """A client that accepts this alone, or first, asks for a stream."""
 
 
+Told = tuple[str, str, str, str, str, str, str | None]
+
+UNPLANNED: Told = ("-", "-", "-", "-", "unknown", "metadata", None)
+"""What is told of a request that came to no plan."""
+
+
 class Granted:
     """What follows from one grant for all requests with one head.
 
@@ -80,15 +86,16 @@ class Plan:
     :ivar patience: seconds that the client's SDK waits for an answer, where it says so.
     :ivar presented: the credential that the client presents, where that matters here.
     :ivar unclear: why it cannot be told which one it presents.
-    :ivar operation: of the endpoint, in a word.
-    :ivar kind: of the endpoint.
+    :ivar straight: it goes the short way, unless a fault is to be injected: nothing is asked for that
+        would have to be looked at first.
+    :ivar told: what its final event tells: method, path, provider, upstream, operation and kind of the
+        endpoint, trace.
     :ivar granted: what followed from the last grant.
     :ivar denied: why it is refused once it is known whose it is: its upstream's allowlist, or no way
         to go.
     :ivar preflight: the answer to a browser that asks what a web page may do.
     :ivar cors: fields that let a web page read the answer.
     :ivar caching: ``None`` where nothing is stored.
-    :ivar traceparent: of a trace that it belongs to (W3C Trace Context).
     """
 
     __slots__ = (
@@ -98,10 +105,8 @@ class Plan:
         "dialect",
         "expected",
         "granted",
-        "kind",
         "method",
         "model",
-        "operation",
         "outgoing",
         "path",
         "patience",
@@ -109,8 +114,9 @@ class Plan:
         "presented",
         "refusal",
         "route",
+        "straight",
         "streaming",
-        "traceparent",
+        "told",
         "unclear",
     )
 
@@ -120,8 +126,6 @@ class Plan:
         self.method = request.method.decode("latin-1")
         self.path = path if path.isprintable() else repr(path)[1:-1]
         self.route: Route[Upstream] | None = None
-        self.operation = "unknown"
-        self.kind = "metadata"
         self.refusal: Refused | None = None
         self.outgoing: Outgoing | None = None
         self.model: str | None = None
@@ -135,7 +139,8 @@ class Plan:
         self.preflight: RawHeaders | None = None
         self.cors: RawHeaders = ()
         self.caching: Caching | None = None
-        self.traceparent: str | None = None
+        self.straight = False
+        self.told: Told = (self.method, self.path, dialect.name, "-", "unknown", "metadata", None)
 
 
 def plan_of(request: Request, policy: Policy) -> Plan:
@@ -178,9 +183,10 @@ def _planned(request: Request, policy: Policy) -> Plan:
         return plan
     plan = Plan(request, route.dialect)
     plan.route = route
-    plan.operation, plan.kind = route.operation, str(route.kind)
     traced = first(request.headers, b"traceparent")
-    plan.traceparent = None if traced is None else traced[:64].decode("latin-1")
+    trace = None if traced is None else traced[:64].decode("latin-1")
+    way = (plan.dialect.name, route.upstream.name, route.operation, str(route.kind), trace)
+    plan.told = (plan.method, plan.path, *way)
     try:
         _guard(plan, request, policy)
     except Refused as refusal:
@@ -199,7 +205,30 @@ def _planned(request: Request, policy: Policy) -> Plan:
             plan.streaming = True
     if policy.cache is not None:
         plan.caching = _caching(plan, request, policy.cache)
+    plan.straight = _straight(plan, policy)
     return plan
+
+
+def _straight(plan: Plan, policy: Policy) -> bool:
+    """Whether nothing need be looked at, read or waited for before the request goes on."""
+    route = plan.route
+    assert route is not None
+    upstream = route.upstream
+    asks = (
+        policy.access
+        or policy.cache is not None
+        or policy.fault_header
+        or policy.record_requests
+        or policy.read_models
+        or policy.capture[0]
+        or plan.denied is not None
+        or plan.preflight is not None
+        or upstream.allowlist.reads_body
+        or upstream.absorbs
+        or upstream.names_models
+        or upstream.transforms.concerns(route.operation)
+    )
+    return not asks
 
 
 def _guard(plan: Plan, request: Request, policy: Policy) -> None:

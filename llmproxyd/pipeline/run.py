@@ -104,6 +104,7 @@ class Pipeline:
         self._announcing = announcing
         self._idle: list[Deferred[None]] = []
         self._entrance = entrance
+        self._drained = live.drained
         self.shelf = None if cache is None else Shelf(cache, wall, wheel.seconds, self._again, self._failed)
         self._means = Means(sender, live, wheel, wall, draw, emit, self._failed)
 
@@ -113,7 +114,11 @@ class Pipeline:
         try:
             plan = exchange.plan = plan_of(request, exchange.policy)
             self._arrived(exchange, plan)
-            if plan.refusal is not None:
+            if plan.straight and not self.engine.active and not self._drained:
+                exchange.cors, exchange.outgoing = plan.cors, plan.outgoing
+                self._check(exchange)
+                self._send(exchange, body.producer())
+            elif plan.refusal is not None:
                 self._refuse(exchange, plan.refusal)
             elif plan.preflight is not None:
                 answer.preflight(exchange, plan.preflight, self._wall(), self._now())
@@ -303,8 +308,7 @@ class Pipeline:
         """To the upstream, in one attempt or several."""
         route = exchange.route
         assert route is not None
-        drained = self._means.live.drained
-        if drained and route.upstream.name in drained and not route.upstream.absorbs:
+        if self._drained and route.upstream.name in self._drained and not route.upstream.absorbs:
             raise refusals.drained(route.upstream.name)
         if route.upstream.absorbs or self._must_be_whole(exchange, route):
             self._with_body(exchange, self._kept)

@@ -44,6 +44,22 @@ HOP_BY_HOP = frozenset(
 CONTENT = frozenset({b"content-type", b"content-encoding"})
 """Fields that tell how a body is to be read.  RFC 9110 §8.3, §8.4."""
 
+ANSWER_IDS = frozenset(
+    {
+        b"x-request-id",  # OpenAI and most that speak its dialect
+        b"request-id",  # Anthropic
+        b"apim-request-id",  # Azure
+        b"x-ms-request-id",
+        b"x-amzn-requestid",  # Bedrock
+        b"x-amz-request-id",
+        b"x-goog-request-id",
+        b"x-generation-id",  # OpenRouter
+        b"mistral-correlation-id",
+        b"x-debug-trace-id",  # Cohere
+    }
+)
+"""Fields in which an upstream names its answer, for whoever asks it about one."""
+
 _MEANINGS = {
     b"host": Framing.HOST,
     b"content-length": Framing.CONTENT_LENGTH,
@@ -55,7 +71,7 @@ _MEANINGS = {
     b"transfer_encoding": Framing.LOOKALIKE,
 }
 
-_ASKED_FOR = HOP_BY_HOP | CONTENT
+_ASKED_FOR = HOP_BY_HOP | CONTENT | ANSWER_IDS
 
 _KNOWN = 1024
 """Spellings that are remembered."""
@@ -84,8 +100,8 @@ meaning: Callable[[bytes], Framing] = _Meanings().__getitem__
 class Fields(list[tuple[bytes, bytes]]):
     """The fields of a head as they came.
 
-    :ivar special: the places of all that may be something to the connection, or tell how the body
-        is to be read; set by whoever made the list.  They are few, and nobody need walk the
+    :ivar special: the places of all that may be something to the connection, tell how the body is to
+        be read, or name the answer; set by whoever made the list.  They are few, and nobody need walk the
         others to find them.
     """
 
