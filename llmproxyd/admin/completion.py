@@ -19,6 +19,7 @@ from llmproxyd.admin.lines import STANDING, line_of
 from llmproxyd.admin.secrets import SecretError, from_file
 from llmproxyd.admin.shells import SCRIPTS
 from llmproxyd.admin.socket import candidates
+from llmproxyd.admin.starters import PROFILES
 from llmproxyd.admin.verbs import DONE
 from llmproxyd.config.folders import state_folder
 from llmproxyd.language.complete import complete
@@ -63,9 +64,7 @@ def answer(parser: argparse.ArgumentParser, words: Sequence[str], environ: Mappi
         return []
 
 
-def _found(
-    parser: argparse.ArgumentParser, words: list[str], environ: Mapping[str, str]
-) -> Iterator[str]:
+def _found(parser: argparse.ArgumentParser, words: list[str], environ: Mapping[str, str]) -> Iterator[str]:
     typed = _Typed(parser)
     for word in words[:-1]:
         typed.take(word)
@@ -106,7 +105,7 @@ class _Typed:
                 else:
                     self._waiting = action
         elif (below := self._below()) is not None:
-            found: Mapping[str, argparse.ArgumentParser] = below.choices  # type: ignore[assignment]
+            found: Mapping[str, argparse.ArgumentParser] = below.choices
             if word in found:
                 self._parser, self._positional, self._given = found[word], 0, []
         else:
@@ -170,6 +169,8 @@ def _values(action: argparse.Action, names: Names) -> Iterator[str]:
     metavar = str(action.metavar or action.dest.upper())
     if metavar in _FILES or metavar.split("|")[0] in _FILES:
         yield FILES
+    elif metavar == "PROFILE":
+        yield from PROFILES
     elif metavar in _NAMES:
         yield from names(_NAMES[metavar])
 

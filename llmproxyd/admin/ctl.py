@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from llmproxyd.admin import completion
 from llmproxyd.admin.client import Client, Failed, Place, Unreachable
 from llmproxyd.admin.parser import parser
 from llmproxyd.admin.secrets import SecretError, SecretSource, from_file
@@ -15,7 +16,6 @@ from llmproxyd.admin.socket import candidates
 from llmproxyd.admin.verbs import REFUSED, UNREACHABLE, USAGE, Desk, UsageError, say
 from llmproxyd.config.folders import state_folder
 
-TOKEN = "LLMPROXYD_ADMIN_TOKEN"
 INTERRUPTED = 130
 
 
@@ -23,7 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; the exit status."""
     try:
         try:
-            status = _run(parser().parse_args(arguments))
+            words = list(sys.argv[1:] if arguments is None else arguments)
+            if words[:2] == [completion.ASKS, "--"]:
+                print("\n".join(completion.answer(parser(), words[2:], os.environ)))
+                return 0
+            status = _run(parser().parse_args(words))
             # Whoever reads may have left: that is noticed here, and not when Python ends.
             sys.stdout.flush()
         except BrokenPipeError:
@@ -67,7 +71,9 @@ def _place(given: Namespace, environ: Mapping[str, str]) -> Place:
 
     :raises SecretError: the file of the token cannot be read.
     """
-    token = from_file(given.token_file) if given.token_file is not None else environ.get(TOKEN) or None
+    token = (
+        from_file(given.token_file) if given.token_file is not None else environ.get(completion.TOKEN) or None
+    )
     if given.url is not None:
         return Place(url=given.url, token=token)
     sockets: list[Path] = candidates(environ, state_folder(environ))
@@ -80,7 +86,7 @@ def _explain(error: Failed) -> None:
         for problem in error.problems:
             say(f"  {problem}")
     if error.code == "token_missing":
-        say(f"  Present one with --token-file FILE, or in ${TOKEN}.")
+        say(f"  Present one with --token-file FILE, or in ${completion.TOKEN}.")
 
 
 if __name__ == "__main__":

@@ -94,7 +94,9 @@ def diagnose(given: Namespace, desk: Desk) -> int:
         "missing": [{"name": name, "why": why} for name, why in missing],
     }
     rows = [(name, what if why is None else f"missing: {why}") for name, what, why in told]
-    text = f"{table(('FILE', 'WHAT'), rows)}\n\nWrote {plain(str(output))}. Look through it before you send it."
+    text = (
+        f"{table(('FILE', 'WHAT'), rows)}\n\nWrote {plain(str(output))}. Look through it before you send it."
+    )
     return desk.show(data, text)
 
 
@@ -150,5 +152,3 @@ def _add(bundle: tarfile.TarFile, name: str, text: str) -> None:
     info = tarfile.TarInfo(name)
     info.size, info.mode, info.mtime = len(data), 0o600, int(time.time())
     bundle.addfile(info, io.BytesIO(data))
-
-

@@ -411,8 +411,9 @@ def _starting(tree: _Tree) -> None:
         needs_daemon=False,
     )
     init.add_argument(
-        "words", nargs="*", metavar="goose|sillytavern|venice|team FILE", help="by default team, llmproxyd.yaml"
+        "profile", nargs="?", metavar="PROFILE", help=f"{', '.join(starters.PROFILES)}; by default team"
     )
+    init.add_argument("file", nargs="?", type=Path, metavar="FILE", help="by default llmproxyd.yaml")
     init.add_argument(
         "--systemd", action="store_true", help="for a system service; writes its unit and its token as well"
     )

@@ -6,23 +6,20 @@ import os
 import secrets
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from shlex import quote
 
 from llmproxyd.admin.socket import LONGEST, NAME, SYSTEM
 from llmproxyd.admin.verbs import DONE, REFUSED, UsageError, say
 from llmproxyd.config.folders import state_folder
 from llmproxyd.config.problems import did_you_mean
+from llmproxyd.control.tables import plain
 
-PROFILES: Mapping[str, str] = {
-    "team": "8888",
-    "goose": "8888",
-    "sillytavern": "8765",
-    "venice": "9000",
-}
-"""Those who are written for, and their ports."""
+PROFILES = ("goose", "sillytavern", "venice", "team")
+"""Those who are written for."""
 
 DEFAULT = "team"
 FILE = Path("llmproxyd.yaml")
@@ -55,12 +52,16 @@ def init(given: Namespace) -> int:
     if given.systemd:
         wanted = _for_systemd(profile, file, token)
     else:
-        wanted = [Written(file, configuration(profile, file.name, token, _socket()))]
+        socket = _socket()
+        # The daemon makes it where it chooses the socket itself.
+        socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        wanted = [Written(file, configuration(profile, file.name, f'"{token}"', socket))]
     if not _write(wanted):
         return REFUSED
     print(f"Wrote {', '.join(str(one.path) for one in wanted)}.")
-    for line in _system_commands(file) if given.systemd else _commands(profile, file):
+    for line in _system_commands(file) if given.systemd else _commands(file):
         print(line)
+    print("\n".join(_then(profile)))
     return DONE
 
 
@@ -76,7 +77,6 @@ def configuration(profile: str, name: str, token: str, socket: Path) -> str:
         "@FILE@": name,
         "@TOKEN@": token,
         "@ADMIN@": _quoted(f"unix:{escaped}:mode=600"),
-        "@LOGS@": "logs",
     }
     return _filled(f"{profile}.yaml", values)
 
@@ -108,13 +108,19 @@ def _meant(profile: str | None, file: Path | None) -> tuple[str, Path]:
     if file is None and ("." in profile or "/" in profile):
         return DEFAULT, Path(profile)
     known = ", ".join(PROFILES)
-    raise UsageError(f"init {profile!r}{did_you_mean(profile, list(PROFILES))}; accepted: {known}, or a file such as x.yaml")
+    hint = did_you_mean(profile, PROFILES)
+    raise UsageError(f'init: found "{plain(profile)}"; accepted: {known}, or a file such as x.yaml{hint}')
 
 
 def _socket() -> Path:
-    """A socket that llmproxyctl finds by itself, and that outlives the session."""
-    folder = state_folder(os.environ).absolute()
-    return folder / NAME
+    """A socket that llmproxyctl finds by itself, in a folder that outlives the session.
+
+    :raises UsageError: its path is too long for one.
+    """
+    path = state_folder(os.environ).absolute() / NAME
+    if len(os.fsencode(path)) > LONGEST:
+        raise UsageError(f"{path} is too long for a socket; set XDG_STATE_HOME to a shorter folder")
+    return path
 
 
 def _for_systemd(profile: str, file: Path, token: str) -> list[Written]:
@@ -123,8 +129,47 @@ def _for_systemd(profile: str, file: Path, token: str) -> list[Written]:
     return [
         Written(file, text.replace("folder: logs", f"folder: {LOGS}")),
         Written(folder / CREDENTIAL, token + "\n"),
-        Written(folder / UNIT, unit(Path(sys.executable).with_name("llmproxyd")), secret=False),
+        Written(folder / UNIT, unit(_command()), secret=False),
     ]
+
+
+def _commands(file: Path) -> Iterator[str]:
+    """What comes next, for somebody at a terminal."""
+    yield "Start it, and see whether it is there:"
+    yield f"  llmproxyd --config {quote(str(file))}"
+    yield "  llmproxyctl wait-ready"
+
+
+def _then(profile: str) -> Iterator[str]:
+    if profile == "team":
+        yield "Then, for the first project (it asks for the provider's key) and its first token:"
+        yield "  llmproxyctl project create my-team --credential openai"
+        yield "  llmproxyctl token create --project my-team --expires 90d"
+    else:
+        yield "  llmproxyctl top"
+
+
+def _system_commands(file: Path) -> Iterator[str]:
+    """What comes next, for root."""
+    folder = file.parent
+    text = shipped(UNIT)
+    if unit(_command()) == text and not Path(COMMAND).is_file():
+        yield f"The unit starts {COMMAND}. To install it there, as root:"
+        yield "  python3 -m venv /opt/llmproxyd"
+        yield "  /opt/llmproxyd/bin/pip install llmproxyd"
+        yield f"  {COMMAND} --version"
+    yield "As root:"
+    yield f"  install -D -m 0644 {quote(str(file))} {CONFIGURED}"
+    yield "  install -d -m 0700 /etc/credstore"
+    yield f"  install -m 0600 {quote(str(folder / CREDENTIAL))} /etc/credstore/{CREDENTIAL}"
+    yield f"  install -m 0644 {quote(str(folder / UNIT))} /etc/systemd/system/{UNIT}"
+    yield "  systemctl daemon-reload"
+    yield "  systemctl enable --now llmproxyd"
+    yield "  llmproxyctl wait-ready"
+
+
+def _command() -> Path:
+    return Path(sys.executable).with_name("llmproxyd")
 
 
 def unit(command: Path) -> str:

@@ -59,9 +59,7 @@ def _once(interval: float, client: Client, desk: Desk) -> int:
         return desk.show(as_data(now, told), "")
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     width = shutil.get_terminal_size((200, 24)).columns
-    lines = screen(
-        now, told, width=width, height=ONCE_LINES, selected=None, colour=colour, keys=False
-    )
+    lines = screen(now, told, width=width, height=ONCE_LINES, selected=None, colour=colour, keys=False)
     return desk.show(None, "\n".join(lines))
 
 

@@ -72,7 +72,7 @@ def admin_look(place: Place) -> Look:
         try:
             status = client.call("GET", "status")
         except Unreachable as error:
-            return " ".join(str(error).split("\n")[:2]).replace("  ", " ")
+            return " ".join(" ".join(str(error).split("\n")[:2]).split())
         except Failed as error:
             if error.status < 500:
                 raise

@@ -104,14 +104,36 @@ def key_of(
     :param body: all of it (POST).
     :param fields: names (lower case) of request fields that belong to the key.
     """
-    method = b"GET" if request.method == b"HEAD" else request.method
-    parts = [tenant.encode("utf-8", "surrogatepass"), method, url_of(upstream, target), body]
-    find = _with_body if method == b"POST" else _always
-    for name, values in sorted(find(request.headers).items()):
-        parts += _field(name, values)
-    for name in sorted(set(fields)):
-        parts += _field(name, [value for key, value in request.headers if key.lower() == name])
-    return blake2b(_joined(parts), digest_size=32, person=b"llmproxyd cache").digest()
+    return Keys(tenant, upstream, request, target, fields).of(body)
+
+
+class Keys:
+    """The keys of all requests with one head: what comes of the head is worked out once.
+
+    The parameters are those of :func:`key_of`.
+    """
+
+    __slots__ = ("_begun",)
+
+    def __init__(
+        self, tenant: str, upstream: str, request: Request, target: bytes, fields: Sequence[bytes] = ()
+    ) -> None:
+        method = b"GET" if request.method == b"HEAD" else request.method
+        parts = [tenant.encode("utf-8", "surrogatepass"), method, url_of(upstream, target)]
+        find = _with_body if method == b"POST" else _always
+        for name, values in sorted(find(request.headers).items()):
+            parts += _field(name, values)
+        for name in sorted(set(fields)):
+            parts += _field(name, [value for key, value in request.headers if key.lower() == name])
+        # How many parts there are tells where the body begins.
+        begin = b"%d;%b" % (len(parts), _joined(parts))
+        self._begun = blake2b(begin, digest_size=32, person=b"llmproxyd cache")
+
+    def of(self, body: bytes = b"") -> bytes:
+        """The key of the request with this body."""
+        key = self._begun.copy()
+        key.update(body)
+        return key.digest()
 
 
 def _field(name: bytes, values: Iterable[bytes]) -> list[bytes]:

@@ -12,13 +12,14 @@ from llmproxyd.http.headers import first
 from llmproxyd.limits.interface import Standing
 from llmproxyd.model import RawHeaders
 from llmproxyd.pipeline.exchange import Exchange
+from llmproxyd.wire.fields import Fields
 
 REQUEST_ID = b"x-request-id"
 OUR_REQUEST_ID = b"x-llmproxyd-request-id"
 
 
 def marks_of(exchange: Exchange, headers: RawHeaders, now: float) -> list[tuple[bytes, bytes]]:
-    """What is added to an answer with *headers*.
+    """What is added to an answer with *headers*, the upstream's own.
 
     The request id is the upstream's or the client's where there is one, else ours.
 
@@ -26,7 +27,7 @@ def marks_of(exchange: Exchange, headers: RawHeaders, now: float) -> list[tuple[
     """
     ours = exchange.request_id.encode()
     marks = []
-    if first(headers, REQUEST_ID) is not None:
+    if _named(headers):
         marks.append((OUR_REQUEST_ID, ours))
     else:
         theirs = first(exchange.request.headers, REQUEST_ID)
@@ -38,6 +39,13 @@ def marks_of(exchange: Exchange, headers: RawHeaders, now: float) -> list[tuple[
     marks += exchange.cache_notes
     marks += limit_marks(exchange.standings)
     return marks
+
+
+def _named(headers: RawHeaders) -> bool:
+    """Whether the upstream has given it an id in the usual field."""
+    if isinstance(headers, Fields):
+        return any(headers[place][0].lower() == REQUEST_ID for place in headers.special)
+    return first(headers, REQUEST_ID) is not None
 
 
 def limit_marks(standings: Sequence[Standing]) -> list[tuple[bytes, bytes]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from llmproxyd.access.presented import credential_of, credentials_of
 from llmproxyd.access.projects import Grant
+from llmproxyd.cache.key import Keys
 from llmproxyd.cache.policy import Wants, wants_of
 from llmproxyd.errors import Refused
 from llmproxyd.http.headers import first
@@ -59,7 +60,7 @@ class Caching:
 
     :ivar rule: the first of the configured rules that is for it.
     :ivar ttl: seconds of freshness where the answer names none.
-    :ivar known: a key, and for whom it holds.
+    :ivar known: the keys of requests with this head, and for whom they hold.
     """
 
     __slots__ = ("known", "rule", "ttl", "wants")
@@ -68,7 +69,7 @@ class Caching:
         self.wants = wants
         self.rule = rule
         self.ttl = ttl
-        self.known: tuple[str, bytes] | None = None
+        self.known: tuple[str, Keys] | None = None
 
 
 class Plan:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hmac
 
-from llmproxyd.cache.key import key_of
+from llmproxyd.cache.key import Keys
 from llmproxyd.cache.policy import Wants
-from llmproxyd.http.body import NO_BODY, Kept
+from llmproxyd.http.body import Kept
 from llmproxyd.model import Request
 from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.plan import Caching
@@ -50,19 +50,13 @@ def key_for(
 
     :param body: of the request, where it belongs to the key.
     """
-    known = caching.known if body is None else None
+    known = caching.known
     # Where access is off, the head tells whose it is.
     tenant = tenant_of(exchange, policy) if known is None or exchange.grant is not None else known[0]
     if known is None or known[0] != tenant:
-        known = tenant, _key(exchange, caching, tenant, body or NO_BODY)
-        if body is None:
-            caching.known = known
-    return known
-
-
-def _key(exchange: Exchange, caching: Caching, tenant: str, body: Kept) -> bytes:
-    route = exchange.route
-    assert route is not None
-    fields = () if caching.rule is None else caching.rule.fields
-    data = body.read(body.length)
-    return key_of(tenant, route.upstream.name, exchange.request, route.target, data, fields)
+        route = exchange.route
+        assert route is not None
+        fields = () if caching.rule is None else caching.rule.fields
+        keys = Keys(tenant, route.upstream.name, exchange.request, route.target, fields)
+        known = caching.known = tenant, keys
+    return tenant, known[1].of(b"" if body is None else body.read(body.length))

@@ -361,7 +361,7 @@ def test_the_readme_names_only_codes_that_there_are() -> None:
 def commands(text: str) -> list[str]:
     """The commands of llmproxyctl in literal blocks."""
     lines = "\n".join(blocks_of(text)).splitlines()
-    found = (re.search(r"(?:^|\()(llmproxyctl [^#)>|]*)", line) for line in lines)
+    found = (re.search(r"(?:^|\()(llmproxyctl .*?)(?= +[>|#]|\)|$)", line) for line in lines)
     return [one[1].strip() for one in found if one is not None]
 
 
@@ -382,7 +382,7 @@ def below(one: ArgumentParser) -> dict[str, ArgumentParser]:
 def test_all_verbs_of_llmproxyctl_are_in_their_table() -> None:
     text = TEXTS["docs/admin.rst"]
     table = text[text.index("\nllmproxyctl\n===") : text.index("\nThe API\n===")]
-    words = set(re.findall(r"[a-z]+", " ".join(re.findall(r"``([^`]+)``", table))))
+    words = set(re.findall(r"[a-z]+(?:-[a-z]+)*", " ".join(re.findall(r"``([^`]+)``", table))))
     for name, verb in below(parser()).items():
         assert name in words, name
         assert below(verb).keys() - words == set(), name
