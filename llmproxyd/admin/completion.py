@@ -71,7 +71,7 @@ def _found(parser: argparse.ArgumentParser, words: list[str], environ: Mapping[s
     names = _Asked(typed.options, environ)
     last = words[-1]
     for one in typed.candidates(last, names):
-        if one == FILES or one.startswith(last):
+        if one == FILES or (one.startswith(last) and one.isprintable()):
             yield one
 
 
@@ -96,7 +96,7 @@ class _Typed:
             self._waiting = None
         elif word == "--":
             self._plain = True
-        elif word.startswith("--") and not self._plain:
+        elif word.startswith("-") and word != "-" and not self._plain:
             name, equals, value = word.partition("=")
             action = self._parser._option_string_actions.get(name)
             if action is not None and action.nargs != 0:

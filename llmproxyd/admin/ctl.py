@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             words = list(sys.argv[1:] if arguments is None else arguments)
             if words[:2] == [completion.ASKS, "--"]:
-                print("\n".join(completion.answer(parser(), words[2:], os.environ)))
+                for one in completion.answer(parser(), words[2:], os.environ):
+                    print(one)
                 return 0
             status = _run(parser().parse_args(words))
             # Whoever reads may have left: that is noticed here, and not when Python ends.

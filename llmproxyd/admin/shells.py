@@ -72,8 +72,10 @@ fi
 _FISH = r"""# Completion of llmproxyctl for fish:  llmproxyctl completion fish | source
 
 function __llmproxyctl_complete
-    set -l words (commandline -opc) (commandline -ct)
-    set -l found ($words[1] __complete -- $words[2..-1] 2>/dev/null)
+    set -l words (commandline -opc)
+    set -l last (commandline -ct)
+    test (count $last) -eq 0; and set last ""
+    set -l found ($words[1] __complete -- $words[2..] $last 2>/dev/null)
     if test "$found[1]" = ":files"
         __fish_complete_path (commandline -ct)
         return

@@ -21,6 +21,8 @@ from llmproxyd.control.tables import plain
 PROFILES = ("goose", "sillytavern", "venice", "team")
 """Those who are written for."""
 
+ADMIN = "@ADMIN@"
+"""Stands in for the socket, in files that name one."""
 DEFAULT = "team"
 FILE = Path("llmproxyd.yaml")
 UNIT = "llmproxyd.service"
@@ -53,8 +55,9 @@ def init(given: Namespace) -> int:
         wanted = _for_systemd(profile, file, token)
     else:
         socket = _socket()
-        # The daemon makes it where it chooses the socket itself.
-        socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if ADMIN in shipped(f"{profile}.yaml"):
+            # Where the daemon chooses the socket itself it makes the folder, too.
+            socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         wanted = [Written(file, configuration(profile, file.name, f'"{token}"', socket))]
     if not _write(wanted):
         return REFUSED
@@ -76,7 +79,7 @@ def configuration(profile: str, name: str, token: str, socket: Path) -> str:
     values = {
         "@FILE@": name,
         "@TOKEN@": token,
-        "@ADMIN@": _quoted(f"unix:{escaped}:mode=600"),
+        ADMIN: _quoted(f"unix:{escaped}:mode=600"),
     }
     return _filled(f"{profile}.yaml", values)
 

@@ -15,11 +15,17 @@ from llmproxyd.access.tokens import digest_of
 from llmproxyd.admin.client import Place, checked_url
 from llmproxyd.admin.ctl import main
 from llmproxyd.admin.parser import parser
-from llmproxyd.control.tables import members, plain, table
+from llmproxyd.admin.socket import SYSTEM, candidates
+from llmproxyd.admin.starters import PROFILES, _hidden, shipped, unit
 from llmproxyd.admin.verbs import _reference
+from llmproxyd.config.endpoints import place
+from llmproxyd.config.folders import state_folder
 from llmproxyd.config.load import load
 from llmproxyd.control.passwords import matches, password_line
+from llmproxyd.control.tables import members, plain, table
 from llmproxyd.providers.registry import registry
+
+ETC = Path(__file__).parents[2] / "etc"
 
 
 def verbs(tree: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -57,24 +63,135 @@ def test_there_are_all_verbs() -> None:
     wanted |= {"run", "requests", "explain", "upstream", "connections", "version", "log", "shutdown"}
     wanted |= {"config diff", "config reload"}
     wanted |= {"config show", "config check", "config import", "init", "passwd"}
+    wanted |= {"wait-ready", "top", "diagnose", "completion"}
     assert names == wanted
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    for name in ("XDG_STATE_HOME", "STATE_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
 
 
-def test_init_writes_a_configuration_that_loads_with_access_on(folder: Path) -> None:
-    assert main(["init"]) == 0
+@pytest.mark.parametrize("profile", PROFILES)
+def test_init_writes_a_configuration_that_loads_without_warnings(folder: Path, profile: str) -> None:
+    assert main(["init", profile]) == 0
     file = folder / "llmproxyd.yaml"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    config = load(file=file, environ={}, providers=registry())
-    assert config.access.enabled
-    assert config.cache.enabled
+    config = load(file=file, environ={"HOME": str(folder)}, providers=registry())
     assert config.warnings == ()
-    assert all("127.0.0.1" in one for one in config.listen)
+    assert all("127.0.0.1" in one or "::1" in one.replace("\\", "") for one in config.listen)
+    assert config.access.enabled == (profile == "team")
+    assert config.admin.token is not None
+    assert len(config.admin.token.reveal()) >= 32
+    if profile == "team":
+        assert config.cache.enabled
+        assert config.admin.listen is None
+        return
+    # llmproxyctl looks there by itself, and the folder is there.
+    [path] = [
+        one for one in candidates({"HOME": str(folder)}, state_folder({"HOME": str(folder)})) if one != SYSTEM
+    ]
+    assert config.admin.listen is not None
+    assert place(config.admin.listen).name == str(path)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_init_writes_what_the_presets_do(folder: Path) -> None:
+    for profile, preset in (("sillytavern", "sillytavern"), ("venice", "venice")):
+        file = folder / f"{profile}.yaml"
+        assert main(["init", profile, str(file)]) == 0
+        ours = load(file=file, environ={"HOME": str(folder)}, providers=registry())
+        theirs = load(preset=preset, environ={"HOME": str(folder)}, providers=registry())
+        assert ours.resilience["default"].retry == theirs.resilience["default"].retry
+        assert ours.resilience["default"].breaker == theirs.resilience["default"].breaker
+        assert ours.server.path_prefix == theirs.server.path_prefix
+        assert {one.split(":")[1] for one in ours.listen} == {one.split(":")[1] for one in theirs.listen}
+        if profile == "venice":
+            assert ours.upstreams["venice"].transform == theirs.upstreams["venice"].transform
+            assert ours.upstreams["venice"].base_url == theirs.upstreams["venice"].base_url
+            assert ours.timeouts == theirs.timeouts
+
+
+def test_each_init_has_a_token_of_its_own(folder: Path) -> None:
+    tokens = set()
+    for name in ("a.yaml", "b.yaml"):
+        assert main(["init", "goose", name]) == 0
+        config = load(file=folder / name, environ={"HOME": str(folder)}, providers=registry())
+        tokens.add(config.admin.token)
+    assert len(tokens) == 2
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_init_for_systemd_writes_the_unit_and_keeps_the_token_out_of_the_configuration(
+    folder: Path, profile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", profile, "--systemd"]) == 0
+    told = capsys.readouterr().out
+    token = (folder / "llmproxyd.admin_token").read_text().strip()
+    assert token not in (folder / "llmproxyd.yaml").read_text() + told
+    assert stat.S_IMODE((folder / "llmproxyd.admin_token").stat().st_mode) == 0o600
+    assert stat.S_IMODE((folder / "llmproxyd.service").stat().st_mode) & 0o022 == 0
+    environ = {
+        "CREDENTIALS_DIRECTORY": str(folder),
+        "STATE_DIRECTORY": "/var/lib/llmproxyd",
+        "LOGS_DIRECTORY": "/var/log/llmproxyd",
+        "RUNTIME_DIRECTORY": "/run/llmproxyd",
+    }
+    config = load(file=folder / "llmproxyd.yaml", environ=environ, providers=registry())
+    assert config.warnings == ()
+    assert config.admin.token is not None
+    assert config.admin.token.reveal() == token
+    if config.admin.listen is not None:
+        assert place(config.admin.listen).name == str(SYSTEM)
+    if config.logging.enabled:
+        assert config.logging.folder == Path("/var/log/llmproxyd")
+        assert config.error_logging.folder == Path("/var/log/llmproxyd/errors")
+    for words in ("/etc/llmproxyd/llmproxyd.yaml", "/etc/credstore/llmproxyd.admin_token", "daemon-reload"):
+        assert words in told
+    unit = (folder / "llmproxyd.service").read_text()
+    assert "--no-stdin --config /etc/llmproxyd/llmproxyd.yaml\n" in unit
+    assert "LoadCredential=llmproxyd.admin_token\n" in unit
+
+
+def test_unit_that_is_shipped_is_that_of_etc() -> None:
+    assert shipped("llmproxyd.service") == (ETC / "llmproxyd.service").read_text()
+
+
+def test_unit_starts_the_command_of_this_installation_where_a_service_can_see_it() -> None:
+    assert unit(Path("/usr/bin/env")) == shipped("llmproxyd.service").replace(
+        "ExecStart=/opt/llmproxyd/bin/llmproxyd ", "ExecStart=/usr/bin/env "
+    )
+    for command in ("/home/alice/bin/llmproxyd", "/tmp/venv/bin/llmproxyd", "/opt/my apps/llmproxyd"):
+        assert _hidden(Path(command))
+    assert not _hidden(Path("/usr/local/bin/llmproxyd"))
+    assert unit(Path("/nowhere/llmproxyd")) == shipped("llmproxyd.service")
+
+
+def test_init_without_a_profile_is_for_a_team(folder: Path) -> None:
+    for words in ([], ["x.yaml"], ["team", "y.yaml"]):
+        assert main(["init", *words]) == 0
+    texts = [(folder / name).read_text() for name in ("llmproxyd.yaml", "x.yaml", "y.yaml")]
+    assert all("for a team" in text for text in texts)
+    assert "llmproxyd --config x.yaml" in texts[1]
+
+
+def test_profile_that_is_misspelt_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["gose"], ["gose", "x.yaml"]):
+        assert main(["init", *words]) == 2
+        assert 'did you mean "goose"?' in capsys.readouterr().err
+    assert not list(folder.iterdir())
+
+
+def test_init_writes_all_files_or_none(folder: Path) -> None:
+    (folder / "llmproxyd.service").write_text("mine")
+    assert main(["init", "team", "--systemd"]) == 1
+    assert [one.name for one in folder.iterdir()] == ["llmproxyd.service"]
+    assert (folder / "llmproxyd.service").read_text() == "mine"
+    assert main(["init", "team", "nowhere/x.yaml"]) == 1
 
 
 def test_init_overwrites_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

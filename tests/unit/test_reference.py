@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from llmproxyd.config import reference, reflect
 from llmproxyd.config.changes import FIXED
 from llmproxyd.config.schema import Config
+from llmproxyd.model import Request
+from llmproxyd.providers import reference as providers
+from llmproxyd.providers.detect import Detector, facts_of
+from llmproxyd.providers.registry import built_in
 from llmproxyd.tap import Options
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = (ROOT / "docs" / "configuration.rst").read_text()
+PROVIDERS = (ROOT / "docs" / "providers.rst").read_text()
+
+
+def run_as_documented(module: ModuleType) -> str:
+    """What the command in the docstring of *module* prints."""
+    (code,) = re.findall(r"python -c '(.+)' ", module.__doc__ or "")
+    written: list[str] = []
+    exec(code, {"print": lambda text: written.append(f"{text}\n")})
+    return "".join(written)
 
 
 # The configuration.
@@ -26,15 +41,11 @@ def keys_of(text: str) -> dict[str, str]:
 
 
 def test_the_configuration_is_what_the_schema_says() -> None:
-    assert reference.reference(Options) + "\n" == CONFIGURATION, f"write it anew:\n{reference.__doc__}"
+    assert f"{reference.reference(Options)}\n" == CONFIGURATION, reference.__doc__
 
 
 def test_the_docstring_says_how_it_is_written_anew() -> None:
-    assert reference.__doc__ is not None
-    (code,) = re.findall(r"python -c '(.+)' ", reference.__doc__)
-    written: list[str] = []
-    exec(code, {"print": lambda text: written.append(f"{text}\n")})
-    assert written == [CONFIGURATION]
+    assert run_as_documented(reference) == CONFIGURATION
 
 
 def test_every_key_stands_there_once_and_no_other() -> None:
@@ -93,3 +104,83 @@ def test_a_key_that_nobody_describes_is_an_error() -> None:
     assert reference.described(Silent) == {}
     with pytest.raises(LookupError, match="Silent does not say what key is for"):
         reference._about(Silent, reflect.Key("key", "key", int, False, 0), None)
+
+
+# The providers.
+
+
+def test_the_providers_are_what_is_known_of_them() -> None:
+    assert f"{providers.reference()}\n" == PROVIDERS, providers.__doc__
+
+
+def test_the_docstring_says_how_the_providers_are_written_anew() -> None:
+    assert run_as_documented(providers) == PROVIDERS
+
+
+def test_every_provider_has_a_section() -> None:
+    titles = re.findall(r"(?m)^(.+)\n-+\n\n:Name: ``(\w+)``", PROVIDERS)
+    assert sorted(titles) == sorted((one.title, one.name) for one in built_in())
+
+
+def signs() -> list[tuple[str, str, bool]]:
+    """Provider, one sign of it, and whether that is a key, in the table's order."""
+    table = PROVIDERS[PROVIDERS.index("\nProvider  ") :].partition("\n\n")[0]
+    rows = re.findall(r"(?m)^(\w+)  +(``.*|a key: .*)((?:\n {8,}.*)*)", table)
+    return [
+        (name.lower(), sign, first.startswith("a key: "))
+        for name, first, rest in rows
+        for sign in re.split(r"; *", " ".join(f"{first} {rest}".split()))
+    ]
+
+
+def example(sign: str) -> Request:
+    """A request that shows *sign* and no other."""
+    line, headers = "/somewhere", [(b"Host", b"127.0.0.1:8888")]
+    for part in re.findall(r"``([^`]+)``", sign):
+        text = part.replace("…", "x").replace("MODEL", "gemini-2.5-flash")
+        name, colon, value = text.partition(": ")
+        if colon:
+            headers.append((name.encode(), value.encode()))
+        else:
+            line = text
+    return Request(b"POST", line.encode(), headers)
+
+
+def detected(sign: str, *, by_key: bool = True) -> str | None:
+    found = Detector(built_in(), by_key=by_key).detect(facts_of(example(sign)))
+    return None if found is None else found.name
+
+
+def test_signs_are_found() -> None:
+    assert len(signs()) > 45
+    assert {name for name, _, _ in signs()} == {one.name for one in built_in() if one.signals}
+
+
+@pytest.mark.parametrize(("name", "sign", "key"), signs())
+def test_each_sign_is_one(name: str, sign: str, key: bool) -> None:
+    assert detected(sign) == name
+    assert (detected(sign, by_key=False) != name) is key
+
+
+def test_of_two_signs_the_upper_one_holds() -> None:
+    tried, together = 0, {sign for _, sign, _ in signs()}
+    for (upper, one, _), (lower, other, _) in combinations(signs(), 2):
+        requests = example(one), example(other)
+        lines = [request.target for request in requests if request.target != b"/somewhere"]
+        names = [name.lower() for request in requests for name, _ in request.headers[1:]]
+        if upper == lower or len(lines) > 1 or len(set(names)) < len(names):
+            continue
+        if f"{other} and {one}" in together:
+            continue
+        headers = [requests[0].headers[0], *requests[0].headers[1:], *requests[1].headers[1:]]
+        both = Request(b"POST", lines[0] if lines else b"/somewhere", headers)
+        found = Detector(built_in()).detect(facts_of(both))
+        assert found is not None
+        assert found.name == upper, f"{one}, {other}"
+        tried += 1
+    assert tried > 400
+
+
+def test_who_shows_no_sign_is_named() -> None:
+    text = " ".join(PROVIDERS.partition("Nothing of these")[2].partition("\n\n")[0].split())
+    assert [one.title for one in built_in() if not one.signals and one.title not in text] == []
