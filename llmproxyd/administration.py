@@ -107,12 +107,12 @@ def listen_for_admins(works: Assembly, control: Control) -> Listening:
     )
     endpoint = config.admin.listen
     if endpoint is None:
-        path = socket.default_socket(os.environ, config.state_folder)
+        endpoint = socket.endpoint(socket.default_socket(os.environ, config.state_folder))
+    if (path := socket.unlocked(endpoint)) is not None:
         try:
             socket.prepare(path)
         except socket.SocketError as error:
             raise StartError(f"admin.listen: {error}") from error
-        endpoint = socket.endpoint(path)
     return listen(works.reactor, [endpoint], site)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import secrets
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -267,20 +268,27 @@ class Daemon(Service):
         gc.freeze()
         gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
         # Last: whoever waits for us may send a signal as soon as we say that we are there.
-        self.works.start().addCallbacks(self._opened, self._not_opened)
+        starting = self.works.start().addCallback(self._opened)
+        early: list[Failure] = []
+        starting.addErrback(
+            lambda failure: self._not_opened(failure) if self.reactor.running else early.append(failure)
+        )
+        if early:
+            early[0].raiseException()
 
     def _opened(self, result: None) -> None:
         """Clients can be let in."""
-        if self.running:
-            # Until the reactor runs, SIGTERM would end the process as it is.
-            self.reactor.callWhenRunning(lambda: self._systemd.ready(self._in_a_line()))
-        if self._ready_file is not None and self.running:
+        if not self.running:
+            return
+        # Until the reactor runs, SIGTERM would end the process as it is.
+        self.reactor.callWhenRunning(lambda: self._systemd.ready(self._in_a_line()))
+        if self._ready_file is not None:
             ready.announce(self._ready_file, self.listening.urls[0])
 
     def _not_opened(self, failure: Failure) -> None:
         """It cannot work as it is configured: say so and end."""
         if failure.check(StartError):
-            self.output.write(f"llmproxyd: {failure.value}\n")
+            print(f"llmproxyd: {failure.value}", file=sys.__stderr__)
         else:
             self.log.failure("the daemon cannot start", failure)
         self.exit_status = 1

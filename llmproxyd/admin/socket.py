@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+
+from llmproxyd.config.endpoints import place
 
 NAME = "admin.sock"
 VARIABLE = "LLMPROXYD_ADMIN_SOCKET"
@@ -19,6 +22,10 @@ LONGEST = 100
 
 PATIENCE = 2.0
 """Seconds for whoever may listen on a socket that is found."""
+
+
+_UNLOCKED = re.compile(r":lockfile=0(?=:|$)")
+_ESCAPED = re.compile(r"\\(.)")
 
 
 class SocketError(Exception):
@@ -49,6 +56,17 @@ def endpoint(path: Path) -> str:
     """The Twisted endpoint of a socket at *path* that only its owner may use."""
     escaped = str(path).replace("\\", "\\\\").replace(":", "\\:").replace("=", "\\=")
     return f"unix:{escaped}:mode=600:lockfile=0"
+
+
+def unlocked(description: str) -> Path | None:
+    """The socket of an endpoint that is left without a lock file, so that :func:`prepare` is for it.
+
+    :param description: a valid endpoint.
+    """
+    here = place(description)
+    if here.family != "unix" or not _UNLOCKED.search(description):
+        return None
+    return Path(_ESCAPED.sub(r"\1", here.name))
 
 
 def prepare(path: Path) -> None:

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from shlex import quote
 
-from llmproxyd.admin.socket import LONGEST, NAME, SYSTEM
+from llmproxyd.admin.socket import LONGEST, NAME, SYSTEM, endpoint
 from llmproxyd.admin.verbs import DONE, REFUSED, UsageError, say
 from llmproxyd.config.folders import state_folder
 from llmproxyd.config.problems import did_you_mean
@@ -21,8 +21,6 @@ from llmproxyd.control.tables import plain
 PROFILES = ("goose", "sillytavern", "venice", "team")
 """Those who are written for."""
 
-ADMIN = "@ADMIN@"
-"""Stands in for the socket, in files that name one."""
 DEFAULT = "team"
 FILE = Path("llmproxyd.yaml")
 UNIT = "llmproxyd.service"
@@ -54,17 +52,12 @@ def init(given: Namespace) -> int:
     if given.systemd:
         wanted = _for_systemd(profile, file, token)
     else:
-        socket = _socket()
-        if ADMIN in shipped(f"{profile}.yaml"):
-            # Where the daemon chooses the socket itself it makes the folder, too.
-            socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        wanted = [Written(file, configuration(profile, file.name, f'"{token}"', socket))]
+        wanted = [Written(file, configuration(profile, file.name, f'"{token}"', _socket()))]
     if not _write(wanted):
         return REFUSED
     print(f"Wrote {', '.join(str(one.path) for one in wanted)}.")
-    for line in _system_commands(file) if given.systemd else _commands(file):
-        print(line)
-    print("\n".join(_then(profile)))
+    commands = _system_commands(file) if given.systemd else _commands(file)
+    print("\n".join([*commands, *_then(profile)]))
     return DONE
 
 
@@ -75,11 +68,10 @@ def configuration(profile: str, name: str, token: str, socket: Path) -> str:
     :param token: of administrators, as YAML has it.
     :param socket: where they connect.
     """
-    escaped = str(socket).replace("\\", "\\\\").replace(":", "\\:").replace("=", "\\=")
     values = {
-        "@FILE@": name,
+        "@FILE@": plain(name),
         "@TOKEN@": token,
-        ADMIN: _quoted(f"unix:{escaped}:mode=600"),
+        "@ADMIN@": _quoted(endpoint(socket)),
     }
     return _filled(f"{profile}.yaml", values)
 

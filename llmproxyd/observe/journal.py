@@ -111,7 +111,15 @@ class _View(dict[str, object]):
             return finished.request_id
         if name == "end":
             return finished.end.value
+        if name == "model":
+            return model_of(finished)
         return getattr(finished, name, default) if name in _PLAIN or name in _CLEANED else default
+
+
+def model_of(finished: Finished) -> str | None:
+    """The model that was asked for, where the request was looked at, else the one that answered."""
+    reading = finished.reading
+    return finished.model or (None if reading is None else reading.model)
 
 
 class Journal:
@@ -284,6 +292,7 @@ class Journal:
         row: Row = {"id": told["request_id"], "time": wall}
         row |= {name: getattr(finished, name) for name in _PLAIN}
         row |= {name: told[name] for name in _CLEANED}
+        row["model"] = told["model"] or told["response_model"]
         row |= {"upstream_id": told["upstream_request_id"]}
         row |= {"end": finished.end.value, "response_model": told["response_model"], "usage": told["usage"]}
         return row | {"cost": told["cost"], "finish": told["finish_reason"]}

@@ -110,7 +110,7 @@ def desk() -> Iterator[Desk]:
 
 def started(desk: Desk) -> Daemon:
     """The daemon as the first screen starts it."""
-    make, start = block("llmproxyctl init").splitlines()
+    make, start = block("llmproxyctl init\n").splitlines()
     desk.sh(make)
     assert start == "llmproxyd --config llmproxyd.yaml"
     return desk.daemon(*start.split()[1:])

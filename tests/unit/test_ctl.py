@@ -15,7 +15,7 @@ from llmproxyd.access.tokens import digest_of
 from llmproxyd.admin.client import Place, checked_url
 from llmproxyd.admin.ctl import main
 from llmproxyd.admin.parser import parser
-from llmproxyd.admin.socket import SYSTEM, candidates
+from llmproxyd.admin.socket import SYSTEM, candidates, unlocked
 from llmproxyd.admin.starters import PROFILES, _hidden, shipped, unit
 from llmproxyd.admin.verbs import _reference
 from llmproxyd.config.endpoints import place
@@ -91,13 +91,14 @@ def test_init_writes_a_configuration_that_loads_without_warnings(folder: Path, p
         assert config.cache.enabled
         assert config.admin.listen is None
         return
-    # llmproxyctl looks there by itself, and the folder is there.
+    # llmproxyctl looks there by itself.
     [path] = [
         one for one in candidates({"HOME": str(folder)}, state_folder({"HOME": str(folder)})) if one != SYSTEM
     ]
     assert config.admin.listen is not None
     assert place(config.admin.listen).name == str(path)
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    # The daemon makes its folder, and takes away what a dead one left there.
+    assert unlocked(config.admin.listen) == path
 
 
 def test_init_writes_what_the_presets_do(folder: Path) -> None:

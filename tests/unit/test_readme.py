@@ -361,7 +361,7 @@ def test_the_readme_names_only_codes_that_there_are() -> None:
 def commands(text: str) -> list[str]:
     """The commands of llmproxyctl in literal blocks."""
     lines = "\n".join(blocks_of(text)).splitlines()
-    found = (re.search(r"(?:^|\()(llmproxyctl .*?)(?= +[>|#]|\)|$)", line) for line in lines)
+    found = (re.search(r"(?:^|\()(llmproxyctl .*?)(?=;| +[>|#]|\)|$)", line) for line in lines)
     return [one[1].strip() for one in found if one is not None]
 
 

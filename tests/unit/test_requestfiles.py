@@ -228,7 +228,7 @@ def test_switch_leaves_its_parts_out_and_no_other(tmp_path: Path, switch: str, p
 
 
 def test_request_without_an_answer_says_what_happened(tmp_path: Path) -> None:
-    finished = FINISHED._replace( status=499, end=End.CLIENT_GONE, code="client_gone", detail="it left")
+    finished = FINISHED._replace(status=499, end=End.CLIENT_GONE, code="client_gone", detail="it left")
     text = Bench(tmp_path).text(
         replace(RECORDED, finished=finished, response=None, response_body=None, attempts=(), body=Body())
     )
@@ -415,7 +415,7 @@ def test_no_canary_gets_into_any_file(tmp_path: Path) -> None:
             attempt = replace(RECORDED.attempts[0], url=url, message=text, headers=headers, body=kept)
             requests(
                 Recorded(
-                    finished=FINISHED._replace( path=f"/{CONFIGURED}", code="x", detail=text),
+                    finished=FINISHED._replace(path=f"/{CONFIGURED}", code="x", detail=text),
                     request=request,
                     started=WALL,
                     ended=WALL,
