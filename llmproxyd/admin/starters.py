@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -66,26 +66,21 @@ def configuration(profile: str, name: str, token: str, socket: Path) -> str:
 
     :param name: what it is called.
     :param token: of administrators, as YAML has it.
-    :param socket: where they connect.
+    :param socket: where they connect, if the file says so.
+    :raises UsageError: its path is too long.
     """
-    values = {
-        "@FILE@": plain(name),
-        "@TOKEN@": token,
-        "@ADMIN@": _quoted(endpoint(socket)),
-    }
-    return _filled(f"{profile}.yaml", values)
+    text = shipped(f"{profile}.yaml")
+    if "@ADMIN@" in text and len(os.fsencode(socket)) > LONGEST:
+        raise UsageError(f"{socket} is too long for a socket; set XDG_STATE_HOME to a shorter folder")
+    values = {"@FILE@": plain(name), "@TOKEN@": token, "@ADMIN@": _quoted(endpoint(socket))}
+    for placeholder, value in values.items():
+        text = text.replace(placeholder, value)
+    return text
 
 
 def shipped(name: str) -> str:
     """The text of a file that comes with this package."""
     return (files("llmproxyd.admin") / "files" / name).read_text(encoding="utf-8")
-
-
-def _filled(name: str, values: Mapping[str, str]) -> str:
-    text = shipped(name)
-    for placeholder, value in values.items():
-        text = text.replace(placeholder, value)
-    return text
 
 
 def _quoted(text: str) -> str:
@@ -108,14 +103,8 @@ def _meant(profile: str | None, file: Path | None) -> tuple[str, Path]:
 
 
 def _socket() -> Path:
-    """A socket that llmproxyctl finds by itself, in a folder that outlives the session.
-
-    :raises UsageError: its path is too long for one.
-    """
-    path = state_folder(os.environ).absolute() / NAME
-    if len(os.fsencode(path)) > LONGEST:
-        raise UsageError(f"{path} is too long for a socket; set XDG_STATE_HOME to a shorter folder")
-    return path
+    """A socket that llmproxyctl finds by itself, in a folder that outlives the session."""
+    return state_folder(os.environ).absolute() / NAME
 
 
 def _for_systemd(profile: str, file: Path, token: str) -> list[Written]:

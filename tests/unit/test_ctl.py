@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,12 +70,13 @@ def test_there_are_all_verbs() -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
-    for name in ("XDG_STATE_HOME", "STATE_DIRECTORY"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path
+    with tempfile.TemporaryDirectory(prefix="ctl-") as short:  # what a socket's path must be
+        monkeypatch.setenv("XDG_STATE_HOME", short)
+        yield tmp_path
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -92,9 +95,8 @@ def test_init_writes_a_configuration_that_loads_without_warnings(folder: Path, p
         assert config.admin.listen is None
         return
     # llmproxyctl looks there by itself.
-    [path] = [
-        one for one in candidates({"HOME": str(folder)}, state_folder({"HOME": str(folder)})) if one != SYSTEM
-    ]
+    path = state_folder(os.environ) / "admin.sock"
+    assert path in candidates(os.environ, state_folder(os.environ))
     assert config.admin.listen is not None
     assert place(config.admin.listen).name == str(path)
     # The daemon makes its folder, and takes away what a dead one left there.
@@ -185,6 +187,15 @@ def test_profile_that_is_misspelt_writes_nothing(folder: Path, capsys: pytest.Ca
         assert main(["init", *words]) == 2
         assert 'did you mean "goose"?' in capsys.readouterr().err
     assert not list(folder.iterdir())
+
+
+def test_socket_whose_path_is_too_long_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", f"/{'x' * 100}")
+    assert main(["init", "goose"]) == 2
+    assert "XDG_STATE_HOME" in capsys.readouterr().err
+    assert main(["init", "team"]) == 0
 
 
 def test_init_writes_all_files_or_none(folder: Path) -> None:

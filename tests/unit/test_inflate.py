@@ -25,16 +25,19 @@ CODED = [
     (b"", TEXT),
     (b"identity", TEXT),
     (b" Identity ", TEXT),
-    (b"gzip", gzip.compress(TEXT)),
-    (b"GZip", gzip.compress(TEXT)),
-    (b"x-gzip", gzip.compress(TEXT)),
+    (b"gzip", gzip.compress(TEXT, mtime=0)),
+    (b"GZip", gzip.compress(TEXT, mtime=0)),
+    (b"x-gzip", gzip.compress(TEXT, mtime=0)),
     (b"deflate", zlib.compress(TEXT)),
     (b"deflate", zlib.compress(TEXT, 1)),
     (b"deflate", raw(TEXT)),
-    (b"gzip", gzip.compress(TEXT[:100]) + gzip.compress(b"") + gzip.compress(TEXT[100:])),
-    (b"gzip", gzip.compress(TEXT) + b"\0" * 600),
-    (b"deflate, gzip", gzip.compress(zlib.compress(TEXT))),
-    (b"gzip,identity , gzip", gzip.compress(gzip.compress(TEXT))),
+    (
+        b"gzip",
+        gzip.compress(TEXT[:100], mtime=0) + gzip.compress(b"", mtime=0) + gzip.compress(TEXT[100:], mtime=0),
+    ),
+    (b"gzip", gzip.compress(TEXT, mtime=0) + b"\0" * 600),
+    (b"deflate, gzip", gzip.compress(zlib.compress(TEXT), mtime=0)),
+    (b"gzip,identity , gzip", gzip.compress(gzip.compress(TEXT, mtime=0), mtime=0)),
 ]
 
 
