@@ -118,8 +118,9 @@ class _View(dict[str, object]):
 
 def model_of(finished: Finished) -> str | None:
     """The model that was asked for, where the request was looked at, else the one that answered."""
-    reading = finished.reading
-    return finished.model or (None if reading is None else reading.model)
+    if finished.model is not None or finished.reading is None:
+        return finished.model
+    return finished.reading.model
 
 
 class Journal:
@@ -292,7 +293,8 @@ class Journal:
         row: Row = {"id": told["request_id"], "time": wall}
         row |= {name: getattr(finished, name) for name in _PLAIN}
         row |= {name: told[name] for name in _CLEANED}
-        row["model"] = told["model"] or told["response_model"]
+        if told["model"] is None:
+            row["model"] = told["response_model"]
         row |= {"upstream_id": told["upstream_request_id"]}
         row |= {"end": finished.end.value, "response_model": told["response_model"], "usage": told["usage"]}
         return row | {"cost": told["cost"], "finish": told["finish_reason"]}
