@@ -6,6 +6,8 @@ Shared by the load and the upstream.  The request's ``user`` tells the upstream 
 
 from __future__ import annotations
 
+from email.utils import formatdate
+
 KEY = b"sk-proj-0123456789abcdef0123456789abcdef0123456789abcdef"
 """What the load presents."""
 
@@ -27,7 +29,7 @@ CLIENT_FIELDS = (
 """What OpenAI's Python SDK sends, besides Host and Content-Length."""
 
 PROVIDER_FIELDS = (
-    b"Date: Tue, 04 Mar 2025 10:11:12 GMT\r\n"
+    b"Date: " + formatdate(usegmt=True).encode() + b"\r\n"
     b"Connection: keep-alive\r\n"
     b"access-control-expose-headers: X-Request-ID\r\n"
     b"openai-organization: org-benchmark\r\n"
