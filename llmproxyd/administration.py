@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from twisted.internet.threads import deferToThreadPool
 
@@ -22,6 +22,7 @@ from llmproxyd.control.switches import Switches
 from llmproxyd.control.verbs import Control
 from llmproxyd.listen import Listening, StartError, listen
 from llmproxyd.pipeline.places import Places
+from llmproxyd.pipeline.policy import Upstream
 from llmproxyd.pipeline.probe import Prober
 from llmproxyd.store.doorkeeper import Doorkeeper
 
@@ -64,7 +65,7 @@ def means_of(
             gateway.cache,
             stats=shelf.stats,
             audit=audit,
-            upstreams={name: one.base_url for name, one in upstreams.items()},
+            upstreams=_BaseURLs(upstreams),
             project=None if projects is None else projects.id_of,
         )
     prober = Prober(upstreams, works.sender, works.reactor, works.redactor, works.reactor.seconds)
@@ -150,6 +151,22 @@ def _serving(works: Assembly, why_not_ready: str | None) -> Mapping[str, object]
     if why_not_ready is not None:
         told["reason"] = why_not_ready
     return {**told, "active": len(active), "streams": sum(one.streamed for one in active)}
+
+
+class _BaseURLs(Mapping[str, str]):
+    """The base URL of each upstream that there is now."""
+
+    def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
+        self._upstreams = upstreams
+
+    def __getitem__(self, name: str) -> str:
+        return self._upstreams[name].base_url
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._upstreams)
+
+    def __len__(self) -> int:
+        return len(self._upstreams)
 
 
 def _nobody(projects: Sequence[str], tokens: Sequence[str]) -> None:

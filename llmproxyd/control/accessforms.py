@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +18,7 @@ from llmproxyd.control.forms import (
     Kind,
     ListOf,
     MapOf,
+    Names,
     Nullable,
     Text,
     Whole,
@@ -114,8 +115,8 @@ class AccessForms:
     :param upstreams: names of those that a credential can be for.
     """
 
-    def __init__(self, upstreams: Iterable[str]) -> None:
-        names = Choice(sorted(upstreams))
+    def __init__(self, upstreams: Collection[str]) -> None:
+        names = Choice(Names(upstreams))
         keys = MapOf(names, CREDENTIAL)
         changes = MapOf(names, Nullable(CREDENTIAL))
         common: dict[str, Kind] = {"name": NAME, "active": Flag(), "allow": ALLOW, "limits": LIMITS}

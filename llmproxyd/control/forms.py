@@ -7,10 +7,10 @@ RFC 6901), what was found there and what is accepted.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, overload
 
 from llmproxyd.config.problems import did_you_mean, quoted
 from llmproxyd.errors import Refused
@@ -182,6 +182,38 @@ class Flag:
             return value
         wrong.append(Wrong(pointer, found(value), self.accepted))
         return BAD
+
+
+class Names(Sequence[str]):
+    """The names of what there is now, in order: a reload may have changed them.
+
+    :param of: what is looked at anew each time.
+    """
+
+    def __init__(self, of: Collection[str]) -> None:
+        self._of = of
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        """The name at *place*."""
+        return sorted(self._of)[place]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._of)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is one of this *name*."""
+        return name in self._of
+
+    def __iter__(self) -> Iterator[str]:
+        """All of them."""
+        return iter(sorted(self._of))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
 from llmproxyd.control.answers import Answer
+from llmproxyd.control.forms import Names
 from llmproxyd.control.tables import GREEN, YELLOW, paint
 from llmproxyd.faults import words
 from llmproxyd.faults.choose import Engine, Running
@@ -38,7 +39,7 @@ class Rehearsal:
         *,
         emit: Callable[[Event], None],
         monotonic: Callable[[], float],
-        upstreams: Iterable[str],
+        upstreams: Collection[str],
         handled: Callable[[], int],
         draw_seed: Callable[[], int],
         seed: int | None = None,
@@ -47,7 +48,7 @@ class Rehearsal:
     ) -> None:
         self.engine = engine
         self.monotonic = monotonic
-        self.upstreams = sorted(upstreams)
+        self.upstreams = Names(upstreams)
         self._emit = emit
         self._handled = handled
         self._draw_seed = draw_seed

@@ -6,7 +6,7 @@ command that is refused leaves everything as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from inspect import isawaitable
 from typing import Any
 
@@ -58,7 +58,7 @@ class Control(Rehearsal):
         *,
         emit: Callable[[Event], None],
         monotonic: Callable[[], float],
-        upstreams: Iterable[str],
+        upstreams: Collection[str],
         breakers: Breakers,
         handled: Callable[[], int],
         quit: Callable[[], None],

@@ -154,3 +154,20 @@ def test_a_load_balancer_is_told_before_listening_ends(tmp_path: Path) -> None:
             fresh.request("GET", path, headers=HEADERS)
             assert fresh.getresponse().status == status
         assert daemon.process.wait(PATIENCE) == 0
+
+
+def test_an_upstream_that_came_with_a_reload_can_be_named_at_once(daemon: Daemon, file: Path) -> None:
+    file.write_text(SLOW + "upstreams: {spare: {provider: openai, base_url: 'http://127.0.0.1:9'}}\n")
+    hang_up(daemon, "Reloaded: ")
+    assert stream(daemon.port).endswith(b"data: [DONE]\n\n")
+    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE)
+    connection.request("POST", "/to/spare/v1/chat/completions", BODY, HEADERS)
+    assert connection.getresponse().read().endswith(b"data: [DONE]\n\n")
+
+
+def test_a_fault_can_be_for_an_upstream_that_came_with_a_reload(file: Path) -> None:
+    with Daemon("--config", str(file)) as daemon:
+        assert "there is no upstream" in daemon.command("r upstream=spare")
+        file.write_text(SLOW + "upstreams: {spare: {provider: openai, base_url: 'http://127.0.0.1:9'}}\n")
+        hang_up(daemon, "Reloaded: ")
+        assert "Rate limit exceeded" in daemon.command("r upstream=spare")
