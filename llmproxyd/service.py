@@ -443,10 +443,14 @@ class Daemon(Service):
         """Read the configuration again, and go by it as far as no restart is needed."""
         if self._reloader is None:
             return NOT_READ
+        told = "Not reloaded; the log says why"
         self._systemd.reloading()
-        report = self._reloader.reload()
-        self._systemd.ready(self._in_a_line() if report.ok else "Not reloaded; the log says why")
-        return report
+        try:
+            report = self._reloader.reload()
+            told = self._in_a_line() if report.ok else told
+            return report
+        finally:
+            self._systemd.ready(told)
 
     def _in_a_line(self) -> str:
         return f"Listening on {', '.join(self.listening.urls)}; {self.control.mode_in_words()}"

@@ -89,7 +89,7 @@ def token(tree: Tree) -> None:
     for name, handler, about in (
         ("activate", verbs.token_activate, "let it be used again"),
         ("deactivate", verbs.token_deactivate, "refuse it until it is activated"),
-        ("revoke", verbs.token_revoke, "refuse it for good; it stays on record"),
+        ("revoke", verbs.token_revoke, "refuse it: inactive and expired; it stays on record"),
         ("delete", verbs.token_delete, "delete it; what was used with it stays"),
     ):
         _named(tree.verb(name, handler, about, f"token {name} tok_…", f"token {name} ci"), "TOKEN")

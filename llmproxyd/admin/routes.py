@@ -293,7 +293,7 @@ def _tokens(projects: Projects) -> Iterator[Route]:
         method="POST",
         path="/tokens/{token}/revoke",
         name="revokeToken",
-        summary="Refuse a token for good; it stays on record",
+        summary="Refuse a token: inactive and expired; it stays on record",
         handle=lambda call: tokens.revoke(call.caller, call.path["token"]),
         answer="Token",
     )

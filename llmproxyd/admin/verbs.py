@@ -245,7 +245,7 @@ def token_deactivate(given: Namespace, desk: Desk) -> int:
 
 
 def token_revoke(given: Namespace, desk: Desk) -> int:
-    """Refuse a token for good."""
+    """Refuse a token from now on."""
     return _token_answer(given, desk, "POST", "revoke")
 
 

@@ -87,7 +87,7 @@ class Tokens:
 
     @verb
     async def revoke(self, caller: Caller, name: str) -> Told:
-        """Refuse it for good: it is inactive and expired, and stays on record."""
+        """Refuse it: it is inactive and expired, until somebody changes both, and stays on record."""
         async with self._ledger.lock:
             token = await self._ledger.token(name)
             now = self._ledger.wall()

@@ -131,7 +131,7 @@ ACCESS = (
     ),
     _verb("token activate", "Let a token be used again", _THE_TOKEN),
     _verb("token deactivate", "Refuse a token until it is activated", _THE_TOKEN),
-    _verb("token revoke", "Refuse a token for good; it stays on record", _THE_TOKEN),
+    _verb("token revoke", "Refuse a token: inactive and expired; it stays on record", _THE_TOKEN),
     _verb("token delete", "Delete a token; what was used with it stays", _THE_TOKEN),
     _verb(
         "token rotate",
