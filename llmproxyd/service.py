@@ -118,6 +118,7 @@ class Daemon(Service):
         self._load = load
         self._set_level = set_level
         self._reloader: Reloader | None = None
+        self._drain: Drain | None = None
         self._started = reactor.seconds()
         self._reminder = LoopingCall(self._remind)
         self._reminder.clock = reactor
@@ -480,13 +481,15 @@ class Daemon(Service):
             self._console.stop()
         server = self.config.server
         self._systemd.stopping(server.drain_delay + server.drain_timeout)
-        drain = Drain(self.reactor, self.pipeline, delay=server.drain_delay, timeout=server.drain_timeout)
-        return drain.run(self._close).addBoth(self._finish)
+        drain = self._drain = Drain(
+            self.reactor, self.pipeline, self._site, delay=server.drain_delay, timeout=server.drain_timeout
+        )
+        return drain.run(self._close_ports).addBoth(self._finish)
 
-    def _close(self) -> Deferred[Any]:
-        """Let no further request in."""
-        self._site.close_idle()
-        return self._close_ports()
+    def hurry(self) -> None:
+        """Once it stops: end what is left now, as a second signal does."""
+        if self._drain is not None:
+            self._drain.hurry()
 
     def _finish(self, result: object) -> Deferred[None]:
         self._systemd.stop()

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 
-from llmproxyd.faults.rules import Always, Rule, Share, Subject, Times
+from llmproxyd.faults.rules import Always, Rule, Share, Side, Subject, Times
+from llmproxyd.faults.scenario import Play
 
 
 @dataclass(slots=True)
@@ -56,11 +57,12 @@ class Tally:
 
 
 class Engine:
-    """The operator's mode, the operator's standing rules and those of the file, tried in this order.
+    """The operator's mode and standing rules, the scenario, the rules of the file: tried in this order.
 
     :param monotonic: seconds, for ``for=``.
-    :param random: draws the shares.
+    :param random: draws the shares, and the jitter of what is slow.
     :param ended: called when the mode or a rule of the operator's has run out, with why in words.
+    :ivar play: the scenario at work.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Engine:
         self._standing: list[Running] = []
         self._rules = [self._start(rule) for rule in rules]
         self._ended = ended
+        self.play: Play | None = None
         self._injected = 0
         self._missed = 0
         self._missed_rules: list[str] = []
@@ -109,7 +112,16 @@ class Engine:
     @property
     def active(self) -> bool:
         """Whether any rule can fire: when not, nothing need be looked at."""
-        return self._mode is not None or bool(self._rules) or bool(self._standing)
+        return self._mode is not None or bool(self._rules) or bool(self._standing) or self.play is not None
+
+    @property
+    def acts_upstream(self) -> bool:
+        """Whether anything can happen within attempts."""
+        if not self.active:
+            return False
+        if self.play is not None and self.play.scenario.side is Side.UPSTREAM:
+            return True
+        return any(running.rule.side is Side.UPSTREAM for running in self._running())
 
     @property
     def reads_body(self) -> bool:
@@ -148,11 +160,17 @@ class Engine:
         known = {running.rule: running for running in self._rules}
         self._rules = [known.get(rule) or self._start(rule) for rule in rules]
 
-    def choose(self, subject: Subject) -> Chosen | None:
-        """The fault for *subject*, counted as spent; ``None`` when it passes."""
+    def choose(self, subject: Subject, side: Side = Side.CLIENT) -> Chosen | None:
+        """The fault for *subject* on this *side*, counted as spent; ``None`` when it passes."""
         self._expire()
-        for running in self._running():
-            if running.rule.match.matches(subject) and self._fires(running):
+        for running in self._of_operator():
+            if running.rule.side is side and running.rule.match.matches(subject) and self._fires(running):
+                return self._spend(running)
+        if self.play is not None and self.play.scenario.side is side:
+            rule = self.play.next(subject)
+            return None if rule is None else self.spend(rule)
+        for running in self._rules:
+            if running.rule.side is side and running.rule.match.matches(subject) and self._fires(running):
                 return self._spend(running)
         return None
 
@@ -179,10 +197,13 @@ class Engine:
         )
 
     def _running(self) -> Iterable[Running]:
+        yield from self._of_operator()
+        yield from self._rules
+
+    def _of_operator(self) -> Iterable[Running]:
         if self._mode is not None:
             yield self._mode
         yield from self._standing
-        yield from self._rules
 
     def _fires(self, running: Running) -> bool:
         if running.passing:
@@ -201,6 +222,9 @@ class Engine:
             running.remaining -= 1
             if not running.remaining:
                 self._drop(running, "its count is used up")
+                return chosen
+        if running.rule.most is not None and running.hits >= running.rule.most:
+            self._drop(running, "it has hit as often as it may")
         return chosen
 
     def _expire(self) -> None:

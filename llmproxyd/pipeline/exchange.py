@@ -149,6 +149,7 @@ class Exchange:
     :ivar cache_notes: the same in header fields.
     :ivar usage: what the answer tells of itself.
     :ivar cors: fields that let a web page read the answer.
+    :ivar watched: the watch on clients was shown it.
     """
 
     __slots__ = (
@@ -191,6 +192,7 @@ class Exchange:
         "upstream",
         "upstream_id",
         "usage",
+        "watched",
         "work",
     )
 
@@ -231,7 +233,7 @@ class Exchange:
         self.orphan = False
         self.attempts = 0
         self.asked = self.began = 0.0
-        self.streamed = self.said_all = False
+        self.streamed = self.said_all = self.watched = False
         self.upstream_id: str | None = None
         self.cache: str | None = None
         self.cache_notes: RawHeaders = ()

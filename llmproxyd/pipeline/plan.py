@@ -25,6 +25,11 @@ from llmproxyd.providers.base import Provider, Streams
 PATIENCE = b"x-stainless-read-timeout"
 """The field in which the official SDKs tell how many seconds they wait for an answer."""
 
+TEST_FIELD = b"x-llmproxyd-test"
+"""The field that says which test a request belongs to."""
+
+LONGEST_TEST = 128
+"""Characters of a test's name that are looked at."""
 
 EVENT_STREAM = b"text/event-stream"
 """A client that accepts this alone, or first, asks for a stream."""
@@ -97,6 +102,7 @@ class Plan:
     :ivar preflight: the answer to a browser that asks what a web page may do.
     :ivar cors: fields that let a web page read the answer.
     :ivar caching: ``None`` where nothing is stored.
+    :ivar test: the test that it belongs to, by its path or its field; ``None`` for none.
     """
 
     __slots__ = (
@@ -117,6 +123,7 @@ class Plan:
         "route",
         "straight",
         "streaming",
+        "test",
         "told",
         "unclear",
     )
@@ -141,6 +148,7 @@ class Plan:
         self.cors: RawHeaders = ()
         self.caching: Caching | None = None
         self.straight = False
+        self.test: str | None = None
         self.told: Told = (self.method, self.path, dialect.name, "-", "unknown", "metadata", None)
 
 
@@ -184,6 +192,8 @@ def _planned(request: Request, policy: Policy) -> Plan:
         return plan
     plan = Plan(request, route.dialect)
     plan.route = route
+    named = first(request.headers, TEST_FIELD)
+    plan.test = route.test if named is None else named[:LONGEST_TEST].decode("latin-1")
     traced = first(request.headers, b"traceparent")
     trace = None if traced is None else traced[:64].decode("latin-1")
     way = (plan.dialect.name, route.upstream.name, route.operation, str(route.kind), trace)

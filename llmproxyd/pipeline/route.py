@@ -18,6 +18,9 @@ from llmproxyd.providers.detect import Detector, facts_of
 
 TO = b"/to/"
 
+TEST = b"@"
+"""What follows an upstream's name in the path of a client that cannot send ``x-llmproxyd-test``."""
+
 
 class Destination(Protocol):
     """What routing needs to know of an upstream."""
@@ -40,12 +43,14 @@ class Route(Generic[D]):
         upstream's own, another one where the endpoint speaks another API.
     :param endpoint: ``None`` for a path that is in nobody's list.
     :param target: raw path and query to append to the upstream's base.
+    :param test: the test that the path names (``/to/NAME/@TEST/…``), ``None`` for none.
     """
 
     upstream: D
     dialect: Provider
     endpoint: Endpoint | None
     target: bytes
+    test: str | None = None
 
     @property
     def kind(self) -> EndpointKind:
@@ -119,13 +124,13 @@ class Router(Generic[D]):
             serves what was recognised.
         """
         facts = facts_of(request)
-        chosen, target = self._selected(request)
+        chosen, target, test = self._selected(request)
         if target is not request.target:
             facts = replace(facts, path=target.partition(b"?")[0])
         detected = self._detector.detect(facts)
         upstream = chosen if chosen is not None else self._serving(detected)
         dialect, endpoint = self._dialect(upstream.provider, detected, facts)
-        return Route(upstream, dialect, endpoint, target)
+        return Route(upstream, dialect, endpoint, target, test)
 
     def dialect_of(self, request: Request) -> Provider:
         """Whose words to refuse *request* in when it has no way."""
@@ -136,8 +141,8 @@ class Router(Generic[D]):
         detected = self._detector.detect(facts) or self._default.provider
         return self._dialect(detected, None, facts)[0]
 
-    def _selected(self, request: Request) -> tuple[D | None, bytes]:
-        """The upstream that the request or the configuration names, and the target left."""
+    def _selected(self, request: Request) -> tuple[D | None, bytes, str | None]:
+        """The upstream that the request or the configuration names, the target left, the test."""
         target = request.target
         prefix = self._prefix
         if prefix:
@@ -155,14 +160,18 @@ class Router(Generic[D]):
             if upstream is None:
                 known = ", ".join(sorted(self.upstreams))
                 raise Refused(404, "upstream_unknown", f"There is no such upstream. Known: {known}.")
-            return upstream, b"/" + rest + mark + query
+            test = None
+            if rest.startswith(TEST):
+                first_part, _, rest = rest[len(TEST) :].partition(b"/")
+                test = first_part[:128].decode("latin-1")
+            return upstream, b"/" + rest + mark + query, test
         for rule in self._routes:
             if rule.matches(request, target):
                 if rule.strip and rule.path_prefix is not None:
                     target = target[len(rule.path_prefix.rstrip(b"/")) :]
                     target = target if target.startswith(b"/") else b"/" + target
-                return self.upstreams[rule.upstream], target
-        return self._single, target
+                return self.upstreams[rule.upstream], target, None
+        return self._single, target, None
 
     def _serving(self, detected: Provider | None) -> D:
         """The upstream for what was recognised."""

@@ -44,6 +44,7 @@ from llmproxyd.pipeline.shelf import Shelf
 from llmproxyd.pipeline.taps import UsageTap
 from llmproxyd.pipeline.target import transformed
 from llmproxyd.pipeline.upstream import Sender, body_too_large, explain, head_of
+from llmproxyd.pipeline.watching import Watcher
 from llmproxyd.pipeline.whose import concerns, reads_body
 from llmproxyd.providers.base import EndpointKind, Streams
 from llmproxyd.wire.agent import WireResponse, abort
@@ -70,6 +71,7 @@ class Pipeline:
     :param live: what moves at upstreams that absorb failure.
     :param entrance: lets requests in, where the policy has access on.
     :param cache: keeps answers, where the policy has a cache.
+    :param watch: watches what clients do after a failure.
     :param draw: a number in [0, 1), for jitter.
     """
 
@@ -88,6 +90,7 @@ class Pipeline:
         live: Live,
         entrance: Entrance | None = None,
         cache: Cache | None = None,
+        watch: Watcher | None = None,
         draw: Callable[[], float] = lambda: 0.5,
         announcing: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -105,6 +108,7 @@ class Pipeline:
         self._idle: list[Deferred[None]] = []
         self._entrance = entrance
         self._drained = live.drained
+        self.watch = watch or Watcher()
         self.shelf = None if cache is None else Shelf(cache, wall, wheel.seconds, self._again, self._failed)
         self._means = Means(sender, live, wheel, wall, draw, emit, self._failed)
 
@@ -114,7 +118,7 @@ class Pipeline:
         try:
             plan = exchange.plan = plan_of(request, exchange.policy)
             self._arrived(exchange, plan)
-            if plan.straight and not self.engine.active and not self._drained:
+            if plan.straight and not (self.engine.active or self._drained or self.watch.watching):
                 exchange.cors, exchange.outgoing = plan.cors, plan.outgoing
                 self._check(exchange)
                 self._send(exchange, body.producer())
@@ -230,13 +234,28 @@ class Pipeline:
         assert plan is not None
         check = body_check(exchange)
         if check is None:
-            self._allowed(exchange, plan)
+            self._watched(exchange, plan)
             return
         keeping = exchange.body.keep()
         exchange.work = keeping.cancel
         keeping.addCallback(lambda kept: check(kept.read(kept.length)))
-        keeping.addCallback(lambda _: self._allowed(exchange, plan))
+        keeping.addCallback(lambda _: self._watched(exchange, plan))
         keeping.addErrback(self._failed, exchange)
+
+    def _watched(self, exchange: Exchange, plan: Plan) -> None:
+        """Show the request to the watch, where it wants to see it."""
+        route = plan.route
+        assert route is not None
+        if not self.watch.watching or route.kind is not EndpointKind.INFERENCE:
+            self._allowed(exchange, plan)
+            return
+
+        def shown(body: Kept, exchange: Exchange) -> None:
+            exchange.watched = True
+            self.watch.arrived(exchange, body)
+            self._allowed(exchange, plan)
+
+        self._with_body(exchange, shown)
 
     def _allowed(self, exchange: Exchange, plan: Plan) -> None:
         looked = self._look(exchange, plan)
@@ -369,6 +388,7 @@ class Pipeline:
                 route.target.partition(b"?")[0].decode("latin-1"),
                 exchange.model,
                 exchange.streaming,
+                None if exchange.plan is None else exchange.plan.test,
             )
         )
 
@@ -480,6 +500,8 @@ class Pipeline:
         if self.shelf is not None and event.cache is not None:
             self.shelf.count(event.cache, exchange)
         self._emit(event)
+        if exchange.watched:
+            self.watch.ended(exchange, event)
         record = exchange.record
         if isinstance(record, Record):
             self._on_record(exchange, record, event)

@@ -89,4 +89,6 @@ class ProxyUnderTest:
     def stop(self) -> Deferred[None] | None:
         """Cut what is under way, and close everything."""
         self.daemon.pipeline.cut_all()
-        return self.daemon.stopService()
+        stopping = self.daemon.stopService()
+        self.daemon.hurry()
+        return stopping

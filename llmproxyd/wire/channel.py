@@ -51,6 +51,10 @@ DRAIN_SECONDS = 2.0
 LOOK = 1.0
 """Seconds between two looks at a client whose sending is held back: is it still there?"""
 
+GRACE = 1.0
+"""Seconds in which a connection that was made or used a moment ago may still bring a request, although the
+site closes: that request may have been sent before its client could know."""
+
 
 class _State(Enum):
     """What the next byte belongs to."""
@@ -79,6 +83,9 @@ class Owner(TypingProtocol):
 
     def refuse(self, error: BadRequest, request: Request, answer: Answer) -> None:
         """Answer a request that is not valid."""
+
+    def left(self) -> None:
+        """A connection is over, while the site closes."""
 
 
 @implementer(IPushProducer)
@@ -199,6 +206,8 @@ class Channel(Protocol):
             body.fail(reason)
         if request is not None:
             request.connectionLost(reason)
+        if self.site.closing:
+            self.site.left()
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -643,6 +652,22 @@ class Channel(Protocol):
         """End the connection if no request is in work."""
         if self._answer is None and self._state is _HEAD and not self._part:
             self._close_now(abort=False)
+
+    def leave(self) -> bool:
+        """End the connection if no request is in work, nor on its way as far as one can tell.
+
+        :returns: whether it has to be waited for: a request is in work or may come, or an answer is not sent.
+        """
+        transport = self.transport
+        if self._answer is not None or wire_transport.unsent(transport):
+            return True
+        if self._state is not _HEAD:
+            return False
+        fresh = self.site.wheel.seconds() - self._since < GRACE
+        if fresh or wire_transport.stirs(transport):
+            return True
+        self.close_idle()
+        return False
 
     # What resources of twisted.web call, through their request.
 

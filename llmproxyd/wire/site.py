@@ -6,6 +6,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.web.resource import IResource
 from twisted.web.server import Site
@@ -14,7 +15,7 @@ from llmproxyd.model import Request, Response, WallClock
 from llmproxyd.wire.channel import Channel
 from llmproxyd.wire.head import BadRequest, Limits
 from llmproxyd.wire.outgoing import Answer
-from llmproxyd.wire.wheel import Wheel
+from llmproxyd.wire.wheel import TICK, Timer, Wheel
 
 
 class WireSite(Site):
@@ -37,6 +38,8 @@ class WireSite(Site):
         self.limits = limits
         self.channels: set[Channel] = set()
         self.closing = False
+        self._waiting: Deferred[None] | None = None
+        self._look_again: Timer | None = None
 
     def startFactory(self) -> None:
         """A port was opened.  There is no access log here, so none is opened."""
@@ -67,3 +70,40 @@ class WireSite(Site):
         self.closing = True
         for channel in list(self.channels):
             channel.close_idle()
+
+    def quiet(self) -> Deferred[None]:
+        """Keep no connection beyond the answer under way, and end those that bring no further request.
+
+        Nobody must connect any more, but for what the operating system has accepted already.
+
+        :returns: fires when no connection has anything to be waited for, or after :meth:`hurry`.
+        """
+        self.closing = True
+        waiting = self._waiting = Deferred()
+        self._look()
+        return waiting
+
+    def hurry(self) -> None:
+        """Wait for none of them any more."""
+        self.close_idle()
+        self._be_quiet()
+
+    def left(self) -> None:
+        """A connection is over, while the site closes."""
+        if not self.channels:
+            self._be_quiet()
+
+    def _look(self) -> None:
+        self._look_again = None
+        if sum([channel.leave() for channel in list(self.channels)]):
+            self._look_again = self.wheel.start(TICK, self._look)
+        else:
+            self._be_quiet()
+
+    def _be_quiet(self) -> None:
+        again, self._look_again = self._look_again, None
+        if again is not None:
+            again.cancel()
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)
