@@ -95,8 +95,9 @@ class Assembly:
         self.recording = Recording(config, reactor, time.time, reactor.callFromThread, self.redactor)
         self.engine = Engine(reactor.seconds, random.Random(), [rule.rule() for rule in config.faults.rules])
         self.gateway = Gateway(config, reactor, self.redactor, parts)
-        form = EventFormat(self.redactor, Prices(config.events.prices))
-        self.journal = Journal(config.journal.requests, time.time, form)
+        kept = config.journal
+        form = EventFormat(self.redactor, Prices(config.events.prices), (kept.bodies, kept.bodies))
+        self.journal = Journal(kept.requests, time.time, form, bodies=kept.bodies)
         self.upstreams: dict[str, Upstream] = {}
         self._sandbox: str | None = None
         self._clients: dict[str, PassThroughClient] = {}

@@ -35,6 +35,7 @@ _ENDS = {end: end.value for end in End} | {End.CLIENT_GONE: "client_abort"}
 _NOTHING_READ = Reading()
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _OVERHEAD = 1024
+_ALL = (1 << 62, 1 << 62)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,12 @@ class EventFormat:
     """Tells of requests.  Any thread may use it.
 
     :param redactor: knows the secrets of the configuration.
+    :param bodies: bytes that are told of the bodies of request and answer, as far as they were kept.
     """
 
-    def __init__(self, redactor: Redactor, prices: Prices) -> None:
+    def __init__(self, redactor: Redactor, prices: Prices, bodies: tuple[int, int] = _ALL) -> None:
         self._redactor = redactor
+        self._bodies = bodies
         self._prices = prices
         # Few paths and models make up most requests.
         self._cleaned = lru_cache(maxsize=1024)(self._clean)
@@ -125,9 +128,10 @@ class EventFormat:
         return told_of
 
     def _add_bodies(self, told_of: dict[str, Any], captured: Captured) -> None:
-        for name, body in (("request_body", captured.request), ("response_body", captured.response)):
-            if body is not None:
-                told_of[name] = self._body(body, captured.secrets)
+        bodies = ("request_body", captured.request), ("response_body", captured.response)
+        for (name, body), limit in zip(bodies, self._bodies, strict=True):
+            if body is not None and limit:
+                told_of[name] = self._body(_first(body, limit), captured.secrets)
 
     def _body(self, body: Body, secrets: tuple[str, ...]) -> dict[str, Any]:
         """A body as text without secrets; ``null`` for the text of one that is none.
@@ -177,6 +181,13 @@ def _milliseconds(seconds: float | None) -> float | None:
 
 def _rounded(cost: float | None) -> float | None:
     return None if cost is None else round(cost, 9)
+
+
+def _first(body: Body, limit: int) -> Body:
+    """The first *limit* bytes of *body*."""
+    if len(body.data) <= limit:
+        return body
+    return Body(data=body.data[:limit], cut=True, length=body.length)
 
 
 def _usage(reading: Reading) -> dict[str, int] | None:

@@ -1,8 +1,9 @@
 """The last requests, at hand for an operator who asks what became of one.
 
 Events are kept as they come, and told of when somebody asks: that is rare, and requests are not.  No
-bodies.  The number of requests is bounded, and so are the bytes that they hold: :data:`AVERAGE` each, over
-all of them, so that one that was tried again many times may take the place of several.
+bodies, unless they are asked for.  The number of requests is bounded, and so are the bytes that they hold:
+:data:`AVERAGE` each and what their bodies may have, over all of them, so that one that was tried again many
+times may take the place of several.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from twisted.logger import Logger
 from llmproxyd.errors import Refused
 from llmproxyd.model import (
     BreakerChanged,
+    Captured,
     CredentialRested,
     ErrorNoted,
     Event,
@@ -92,6 +94,7 @@ _PLAIN = (
 )
 """Members of :class:`~llmproxyd.model.Finished` that a row has under the same names, as they are."""
 
+_BODIES = ("request_body", "response_body")
 _CLEANED = ("method", "path", "model", "detail", "traceparent")
 """Those of them that others chose: told without secrets, and bounded."""
 
@@ -128,13 +131,15 @@ class Journal:
 
     :param requests: so many are kept at most; 0 keeps none, and they can still be followed.
     :param form: tells of requests as events do, without secrets.
+    :param bodies: bytes that may be kept of the body of each request, and of its answer.
     """
 
     log = Logger()
 
-    def __init__(self, requests: int, wall: WallClock, form: EventFormat) -> None:
+    def __init__(self, requests: int, wall: WallClock, form: EventFormat, *, bodies: int = 0) -> None:
         self._most = requests
-        self._budget = requests * AVERAGE
+        self._bodies = bool(bodies)
+        self._budget = requests * (AVERAGE + 2 * bodies)
         self._wall = wall
         self._form = form
         self._entries: deque[Entry] = deque()
@@ -221,8 +226,8 @@ class Journal:
         if self._most:
             size = _BASE + _texts(event)
             if size > _LARGE or event.captured is not None:
-                event = _slim(event)
-                size = _BASE + _texts(event)
+                event = _slim(event, bodies=self._bodies)
+                size = _BASE + _texts(event) + _bytes(event.captured)
             if event.reading is not None:
                 size += _READING
             if tries is not None:
@@ -288,8 +293,10 @@ class Journal:
     # Found.
 
     def _row(self, wall: float, finished: Finished) -> Row:
-        # Bodies are not told, so that nothing need be made of them.
-        told = self._form.members(Told("", wall, finished._replace(captured=None)))
+        if not self._bodies:
+            # They are not told, so that nothing need be made of them.
+            finished = finished._replace(captured=None)
+        told = self._form.members(Told("", wall, finished))
         row: Row = {"id": told["request_id"], "time": wall}
         row |= {name: getattr(finished, name) for name in _PLAIN}
         row |= {name: told[name] for name in _CLEANED}
@@ -297,7 +304,8 @@ class Journal:
             row["model"] = told["response_model"]
         row |= {"upstream_id": told["upstream_request_id"]}
         row |= {"end": finished.end.value, "response_model": told["response_model"], "usage": told["usage"]}
-        return row | {"cost": told["cost"], "finish": told["finish_reason"]}
+        row |= {"cost": told["cost"], "finish": told["finish_reason"]}
+        return row | {name: told[name] for name in _BODIES if name in told}
 
     def _find(self, name: str) -> Entry | None:
         """The entry that *name* means.
@@ -352,14 +360,21 @@ def _texts(event: Finished) -> int:
     return size
 
 
-def _slim(event: Finished) -> Finished:
-    """*event* without bodies, and with texts no longer than can be shown."""
+def _bytes(captured: Captured | None) -> int:
+    """What the bodies hold."""
+    if captured is None:
+        return 0
+    return sum(len(body.data) for body in (captured.request, captured.response) if body is not None)
+
+
+def _slim(event: Finished, *, bodies: bool) -> Finished:
+    """*event* with texts no longer than can be shown, and without bodies unless they are asked for."""
     return event._replace(
         path=event.path[:_LONG],
         model=_cut(event.model),
         detail=_cut(event.detail),
         traceparent=_cut(event.traceparent),
-        captured=None,
+        captured=event.captured if bodies else None,
     )
 
 

@@ -92,6 +92,7 @@ def router_of(
 def policy_of(config: Config, router: route.Router[Upstream], *, guard: bool) -> Policy:
     """What each request is told."""
     told = config.events.usage or bool(config.events.dispatch)
+    capture, kept = config.events.capture, config.journal.bodies if config.journal.requests else 0
     return Policy(
         router=router,
         max_body=config.server.max_body,
@@ -105,7 +106,7 @@ def policy_of(config: Config, router: route.Router[Upstream], *, guard: bool) ->
         marks=(config.access.enabled or config.cache.enabled) and config.cache.headers,
         read_usage=told or config.access.enabled or config.metrics.genai,
         read_models=told,
-        capture=(config.events.capture.request, config.events.capture.response),
+        capture=(max(capture.request, kept), max(capture.response, kept)),
     )
 
 

@@ -168,7 +168,7 @@ class Policy:
     :param marks: answers that are passed through get fields of ours.
     :param read_usage: what answers tell of their model and usage is read.
     :param read_models: what requests ask for is looked up in their bodies.
-    :param capture: bytes of the bodies of request and answer that events carry.
+    :param capture: bytes of the bodies of request and answer that are kept for events and the journal.
     """
 
     router: Router[Upstream]

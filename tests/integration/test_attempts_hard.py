@@ -424,7 +424,7 @@ async def test_retries_with_one_key_do_not_use_up_the_others(bench: Bench, upstr
 @pytest_twisted.ensureDeferred
 async def test_many_keys_are_tried_once_each(bench: Bench, upstream: FakeUpstream) -> None:
     keys = [f"key-number-{number}" for number in range(40)]
-    upstream.scripts = [failed(b"429 Slow", b"retry-after-ms: 1")]
+    upstream.scripts = [failed(b"429 Slow", b"retry-after: 60")]
     proxy = bench.proxy(upstreams={"openai": {"api_keys": keys}}, **policy(retry={"max_retries": 0}))
     assert (await ask(bench, proxy)).status == 429
     assert len(upstream.requests) == 40

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("twisted.plugins.llmproxyd_plugin",),
+    ("llmproxyd.command",),
     ("llmproxyd.testing",),  # for tests, shipped; nothing below may use them
     ("llmproxyd.tap",),
     ("llmproxyd.service",),

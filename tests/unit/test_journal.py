@@ -590,3 +590,43 @@ def test_recording_costs_little(journal: Journal) -> None:
     best = min(timeit.repeat(lambda: journal(next(events)), number=1000, repeat=15)) / 1000
     # Two microseconds on a machine at rest; tests share theirs.
     assert best < 10e-6, SimpleNamespace(microseconds=best * 1e6)
+
+
+# Bodies, where they are asked for.
+
+
+def with_bodies(clock: Clock, limit: int, requests: int = 1000) -> Journal:
+    form = EventFormat(Redactor([Secret(SECRET)]), Prices({}), (limit, limit))
+    return Journal(requests, clock, form, bodies=limit)
+
+
+def bodied(number: int, request: bytes, response: bytes) -> Finished:
+    def body(data: bytes) -> Body:
+        return Body(data=data, length=len(data))
+
+    return done(number, captured=Captured(request=body(request), response=body(response)))
+
+
+def test_bodies_are_told_where_they_are_asked_for_without_secrets(clock: Clock) -> None:
+    journal = with_bodies(clock, 1024)
+    journal(bodied(1, b'{"key":"' + SECRET.encode() + b'"}', b'{"ok":true}'))
+    [row] = journal.recent()
+    assert SECRET not in str(row)
+    assert row["response_body"] == {"text": '{"ok":true}', "bytes": 11, "truncated": False}
+
+
+def test_of_a_body_that_events_keep_whole_the_journal_tells_its_own_share(clock: Clock) -> None:
+    journal = with_bodies(clock, 4)
+    journal(bodied(1, b"abcdefgh", b"abc"))
+    [row] = journal.recent()
+    assert row["request_body"] == {"text": "abcd", "bytes": 8, "truncated": True}
+    assert row["response_body"]["text"] == "abc"
+
+
+def test_bodies_count_among_the_bytes_that_are_kept(clock: Clock) -> None:
+    journal = with_bodies(clock, 1000, requests=10)
+    for number in range(10):
+        journal(bodied(number, b"x" * 5000, b"y" * 5000))
+    state = journal.state()
+    assert state["requests"] < 10
+    assert state["bytes"] <= 10 * (AVERAGE + 2 * 1000)

@@ -45,7 +45,8 @@ def bus_of(events: Events, means: Means, redactor: Redactor, prefix: str) -> Bus
     :param prefix: of the ids of events; no other process has it.
     :raises ValueError: events are to go to Redis, and no server is named.
     """
-    form = EventFormat(redactor, Prices(events.prices))
+    capture = events.capture
+    form = EventFormat(redactor, Prices(events.prices), (capture.request, capture.response))
     dispatchers = [
         Dispatcher(
             destination(settings, form, means),
