@@ -91,7 +91,8 @@ ALLOW = Form(
         "origins": ListOf(
             Text(
                 f'{texts.ORIGIN}, or "*"',
-                r"(?:\*|[A-Za-z][A-Za-z0-9+.-]{0,20}://[A-Za-z0-9.:_\[\]-]{1,200})",
+                r"(?:\*|[A-Za-z][A-Za-z0-9+.-]{0,20}://"
+                r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,200})(?::[0-9]{1,5})?)",
                 250,
                 form=str.lower,
             )
