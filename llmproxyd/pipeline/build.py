@@ -105,7 +105,7 @@ def policy_of(config: Config, router: route.Router[Upstream], *, guard: bool) ->
         cache=_cache(config) if config.cache.enabled else None,
         marks=(config.access.enabled or config.cache.enabled) and config.cache.headers,
         read_usage=told or config.access.enabled or config.metrics.genai,
-        read_models=told,
+        read_models=told or config.metrics.genai,
         capture=(max(capture.request, kept), max(capture.response, kept)),
     )
 
