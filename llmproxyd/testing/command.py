@@ -111,19 +111,21 @@ def _run(command: Sequence[str], daemon: Daemon, given: argparse.Namespace) -> i
 
 def _status_of(command: Sequence[str], env: dict[str, str]) -> int:
     """Run *command* to its end, with what ends us handed on to it."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def hand_on(number: int, frame: object) -> None:
+        for process in running:
+            process.send_signal(number)
+
+    before = {one: signal.signal(one, hand_on) for one in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        process = subprocess.Popen(command, env=env)
+        running.append(subprocess.Popen(command, env=env))
+        # A terminal sends Ctrl-C to the command too: we wait for what it makes of it.
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        status = running[0].wait()
     except OSError as error:
         _say(f"{command[0]}: {error.strerror}")
         return NOT_FOUND
-    before = {
-        one: signal.signal(one, lambda number, frame: process.send_signal(number))
-        for one in (signal.SIGTERM, signal.SIGHUP)
-    }
-    # A terminal sends Ctrl-C to the command too: we wait for what it makes of it.
-    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        status = process.wait()
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)

@@ -51,7 +51,7 @@ def test_the_screen_for_any_language(tmp_path: Path) -> None:
     (tmp_path / "client.py").write_text(CLIENT)
     (tmp_path / "npm").write_text(f"#!/bin/sh\nexec {sys.executable} client.py\n")
     (tmp_path / "npm").chmod(0o755)
-    done = sh(block("llmproxyd run --scenario"), tmp_path)
+    done = sh(block("-- npm test"), tmp_path)
     assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     assert len(report["requests"]) == 5
