@@ -20,6 +20,7 @@ from llmproxyd.control.projects import Projects
 from llmproxyd.control.status import Status
 from llmproxyd.control.switches import Switches
 from llmproxyd.control.verbs import Control
+from llmproxyd.control.verdictverbs import Verdicts
 from llmproxyd.listen import Listening, StartError, listen
 from llmproxyd.pipeline.places import Places
 from llmproxyd.pipeline.policy import Upstream
@@ -80,7 +81,9 @@ def means_of(
             },
         ),
         journal=works.journal if config.journal.requests else None,
+        watch=works.watch,
         reloads=reloads,
+        scenarios=works.scenarios,
         places=Places(upstreams, works.pipeline, works.live.drained, works.targets.status),
         caches=caches,
         projects=projects,
@@ -137,6 +140,7 @@ def operations_of(works: Assembly, control: Control) -> Operations:
         caches=means.caches,
         probes=means.probes,
         requests=None if journal is None else lambda limit: list(reversed(journal.recent((), limit))),
+        verdicts=None if means.watch is None else Verdicts(means.watch, audit=works.gateway.audit.record),
         metrics=works.metrics.render if works.config.metrics.enabled else None,
         errors=lambda: deferToThreadPool(
             works.reactor, works.reactor.getThreadPool(), works.recording.summary

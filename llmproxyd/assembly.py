@@ -9,13 +9,16 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, fail
 
+from llmproxyd.config.cassettes import with_recorded
+from llmproxyd.config.scenariofile import folder_of
 from llmproxyd.config.schema import Config
 from llmproxyd.config.schema import Upstream as Settings
+from llmproxyd.control.scenarios import Scenarios
 from llmproxyd.faults.choose import Engine
 from llmproxyd.gateway import NO_PARTS, Gateway, Parts
 from llmproxyd.inspection.prices import Prices
@@ -28,11 +31,14 @@ from llmproxyd.observe.recording import Recording, secrets_in
 from llmproxyd.observe.sink import Sink
 from llmproxyd.observe.targets import Targets
 from llmproxyd.pipeline.build import policy_of, router_of, upstreams_of
+from llmproxyd.pipeline.deck import Deck, NotUsable
 from llmproxyd.pipeline.live import Live
 from llmproxyd.pipeline.policy import Upstream
 from llmproxyd.pipeline.route import Router
 from llmproxyd.pipeline.run import Pipeline
+from llmproxyd.pipeline.sends import Sends
 from llmproxyd.pipeline.upstream import PassThroughClient, Sender, client_for
+from llmproxyd.pipeline.watching import Watch
 from llmproxyd.providers.base import Provider
 from llmproxyd.redaction import Redactor
 from llmproxyd.store.doorkeeper import Doorkeeper
@@ -94,11 +100,31 @@ class Assembly:
         self.redactor.learn(secrets_in(config))
         self.recording = Recording(config, reactor, time.time, reactor.callFromThread, self.redactor)
         self.engine = Engine(reactor.seconds, random.Random(), [rule.rule() for rule in config.faults.rules])
+        self.engine.limits.replace_file([limit.limit() for limit in config.faults.limits])
+        self.upstreams: dict[str, Upstream] = {}
+        folder = folder_of(config)
+        self.scenarios = Scenarios(self.engine, random.Random, folder, self.upstreams, providers)
         self.gateway = Gateway(config, reactor, self.redactor, parts)
         kept = config.journal
         form = EventFormat(self.redactor, Prices(config.events.prices), (kept.bodies, kept.bodies))
         self.journal = Journal(kept.requests, time.time, form, bodies=kept.bodies)
-        self.upstreams: dict[str, Upstream] = {}
+        self.watch = Watch(
+            key=secrets.token_bytes(32),
+            wheel=self.wheel,
+            wall=time.time,
+            enabled=config.verdicts.enabled,
+            window=config.verdicts.window,
+            max_retries=config.verdicts.max_retries,
+            rehearsal=self.engine,
+        )
+        self.deck = Deck(
+            config.record,
+            config.replay,
+            self.wheel,
+            time.time,
+            reactor.callFromThread,
+            secrets_in(config),
+        )
         self._sandbox: str | None = None
         self._clients: dict[str, PassThroughClient] = {}
         self.connections: Callable[[], int] = lambda: 0
@@ -110,15 +136,23 @@ class Assembly:
         """Make the pipeline; web pages are not guarded against before :meth:`guard`.
 
         :param sandbox: URL of the stand-in, which then takes the place of every provider.
+        :raises StartError: there are recordings that cannot be used.
         """
         config, gateway = self.config, self.gateway
         self._sandbox = sandbox
+        self.watch.rehearse(on_request=config.faults.header)
+        real: Sends = Sender(self.wheel, self._clients)
+        try:
+            through = self.deck.before(real)
+        except NotUsable as error:
+            raise StartError(f"replay.folder: {error}") from None
         plan = self.prepare(config)
         self._take(plan)
-        self.sender = Sender(self.wheel, self._clients)
+        # What an operator has asked is not recorded.
+        self.sender = through if self.deck.replaying else real
         self.pipeline = Pipeline(
             policy=policy_of(config, plan.router, guard=False),
-            sender=self.sender,
+            sender=through,
             engine=self.engine,
             emit=self.sink.emit,
             wheel=self.wheel,
@@ -128,6 +162,7 @@ class Assembly:
             live=self.live,
             entrance=gateway.entrance(self.sink),
             cache=gateway.cache,
+            watch=self.watch,
             draw=random.random,
         )
         prices = Prices(config.events.prices) if config.events.prices else None
@@ -143,7 +178,10 @@ class Assembly:
 
         :raises StartError: it cannot be made, in one line.
         """
-        upstreams = upstreams_of(config, self.providers, self._sandbox)
+        wanted = config
+        if recorded := self.deck.providers & self.providers.keys():
+            wanted = replace(config, upstreams=with_recorded(config.upstreams, recorded))
+        upstreams = upstreams_of(wanted, self.providers, self._sandbox)
         router = router_of(config, upstreams, self.providers)
         agents = {name: self._agent(config, upstream) for name, upstream in upstreams.items()}
         return Prepared(config, upstreams, router, agents)
@@ -157,6 +195,8 @@ class Assembly:
         """
         config = self.config = plan.config
         self.redactor.learn(secrets_in(config))
+        self.deck.learn(secrets_in(config))
+        self.watch.rehearse(on_request=config.faults.header)
         self._take(plan)
         self.live.breakers.reload({name: one.resilience.breaker for name, one in plan.upstreams.items()})
         if isinstance(self.gateway.door, Doorkeeper):
@@ -180,7 +220,14 @@ class Assembly:
         self.pipeline.policy = policy_of(self.config, self._router, guard=browsers)
 
     def start(self) -> Deferred[None]:
-        """Begin to record, and open the store; see :meth:`Gateway.start`."""
+        """Begin to record, and open the store; see :meth:`Gateway.start`.
+
+        Fails with :exc:`StartError` where the folder of recordings cannot be written to.
+        """
+        try:
+            self.deck.start()
+        except NotUsable as error:
+            return fail(StartError(str(error)))
         if self.config.metrics.enabled:
             self._lag.start()
         self.recording.start(self.sink)
@@ -189,9 +236,11 @@ class Assembly:
     def stop(self) -> Deferred[Any]:
         """Close idle connections, write what waits."""
         self._lag.stop()
+        self.watch.stop()
         # A peer that does not answer our goodbye does not hold us up.
         closing = DeferredList([made.agent.close() for made in self._agents.values()])
         closing.addTimeout(GOODBYE, self.reactor).addBoth(lambda _: None)
+        closing.addCallback(lambda _: self.deck.stop())
         return closing.addCallback(lambda _: self.gateway.stop()).addCallback(lambda _: self.recording.stop())
 
     def _agent(self, config: Config, upstream: Upstream) -> Made:

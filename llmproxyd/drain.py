@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
@@ -47,7 +47,7 @@ class Drain:
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._reactor.callFromThread(self.hurry))
-        return self._balancers().addCallback(lambda _: self._requests(close()))
+        return self._balancers().addCallback(lambda _: close()).addCallback(lambda _: self._requests())
 
     def hurry(self) -> None:
         """End what is left now."""
@@ -79,7 +79,7 @@ class Drain:
         if waiting is not None:
             waiting.callback(None)
 
-    def _requests(self, closed: Deferred[Any]) -> Deferred[None]:
+    def _requests(self) -> Deferred[None]:
         pipeline = self._pipeline
         count = len(pipeline.active)
         quiet = self._site.quiet()
@@ -95,8 +95,7 @@ class Drain:
                 s="" if count == 1 else "s",
                 timeout=format_duration(self._timeout),
             )
-        both = DeferredList([closed, quiet])
-        return both.addCallback(lambda _: pipeline.when_idle()).addCallback(self._over)
+        return quiet.addCallback(lambda _: pipeline.when_idle()).addCallback(self._over)
 
     def _cut(self) -> None:
         self._pipeline.cut_all()

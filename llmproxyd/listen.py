@@ -21,6 +21,12 @@ TRIES = 20
 
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
+BACKLOG = 1024
+"""Connections that may wait to be accepted where an endpoint names no number: Twisted's own 50 are fewer
+than a burst of clients, and the system resets the rest.  The system's own bound (``somaxconn``) stays."""
+
+_HAS_BACKLOG = re.compile(r"(?:tcp6?|ssl|unix):")
+
 
 class StartError(Exception):
     """The daemon cannot start; the message is one line that says why and what to do."""
@@ -141,7 +147,7 @@ def _one(reactor: Any, description: str, factory: IProtocolFactory) -> IListenin
     """Listen now.  Every kind of server endpoint that Twisted has answers at once."""
     found: list[Any] = []
     try:
-        serverFromString(reactor, description).listen(factory).addBoth(found.append)
+        serverFromString(reactor, _with_backlog(description)).listen(factory).addBoth(found.append)
     except Exception as error:
         # Twisted's parsers of endpoints raise whatever their values make them raise.
         raise StartError(f"listen: {description}: {error}") from error
@@ -153,6 +159,13 @@ def _one(reactor: Any, description: str, factory: IProtocolFactory) -> IListenin
         raise StartError(f"listen: {description}: {found[0].getErrorMessage()}")
     port: IListeningPort = found[0]
     return port
+
+
+def _with_backlog(description: str) -> str:
+    """*description* with a number of connections that may wait, where it could name one and does not."""
+    if not _HAS_BACKLOG.match(description) or ":backlog=" in description:
+        return description
+    return f"{description}:backlog={BACKLOG}"
 
 
 def _explained(error: Exception) -> StartError:

@@ -115,9 +115,9 @@ class Arrived:
     upstream: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Reading:
-    """What an answer told of itself.
+    """What an answer told of itself.  Made for nearly every request, so not frozen.
 
     :param model: that answered.
     :param tokens: by meaning: ``input``, ``output``, and where told ``total``, ``cached``, ``reasoning``.
@@ -148,7 +148,8 @@ class Captured:
 class Finished(NamedTuple):
     """A request is over: one per request, whatever happened.
 
-    :param status: what the client was sent, 499 when it left before.
+    :param status: what the client was sent, 499 when it left before, 444 when a fault closed its connection
+        without an answer.
     :param duration: seconds from the end of the request's head to the end of the answer.
     :param sent: body bytes handed to the client.
     :param fault: the kind of the injected error, ``None`` when the answer is real.
@@ -168,6 +169,9 @@ class Finished(NamedTuple):
     :param reading: what the answer told of itself, where somebody wants to know.
     :param peer: address of the client.
     :param upstream_id: what the upstream that answered calls the request.
+    :param unreached: the answer ended before the spot of the fault, so that nothing was done to it.
+    :param test: the test that the request belongs to, ``None`` for none.
+    :param injected: the fault as a step of a scenario, ``None`` when the answer is real.
     """
 
     number: int
@@ -200,6 +204,9 @@ class Finished(NamedTuple):
     traceparent: str | None = None
     captured: Captured | None = None
     upstream_id: str | None = None
+    unreached: bool = False
+    test: str | None = None
+    injected: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from llmproxyd.listen import StartError
+
+
+def prepare(path: Path) -> None:
+    """Remove the file of an earlier run, which would tell a wrong address, and see that one can be written.
+
+    :raises StartError: it cannot.
+    """
+    beside = _beside(path)
+    with _told(path):
+        path.unlink(missing_ok=True)
+        beside.touch()
+        beside.unlink()
 
 
 def announce(path: Path, url: str) -> None:
@@ -13,20 +27,29 @@ def announce(path: Path, url: str) -> None:
 
     :raises StartError: it cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    beside = _beside(path)
+    with _told(path):
         beside.write_text(url + "\n")
         beside.replace(path)
-    except OSError as error:
-        raise StartError(f"--ready-file {path}: {error.strerror}") from error
 
 
 def forget(path: Path) -> None:
-    """Remove it: one of an earlier run would tell a wrong address.
+    """Remove it.
 
     :raises StartError: it is there and cannot be removed.
     """
-    try:
+    with _told(path):
         path.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    """What it is called while it is being written."""
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise StartError(f"--ready-file {path}: {error.strerror}") from error

@@ -75,6 +75,8 @@ class Reloader:
         works = self._works
         try:
             prepared = works.prepare(config)
+            rules = [rule.rule() for rule in config.faults.rules]
+            limits = [limit.limit() for limit in config.faults.limits]
             listening, closing = changed(works.reactor, self.listening, config.listen, self._site)
             opened = [port for port in listening.ports if port not in self.listening.ports]
             try:
@@ -86,7 +88,7 @@ class Reloader:
                     imported=config.imported,
                     guarded=config.access.enabled,
                 )
-            except StartError:
+            except Exception:
                 for port in opened:
                     port.stopListening()
                 raise
@@ -96,7 +98,8 @@ class Reloader:
         self.listening = listening
         for port in closing:
             port.stopListening()
-        works.engine.replace_rules([rule.rule() for rule in config.faults.rules])
+        works.engine.replace_rules(rules)
+        works.engine.limits.replace_file(limits)
         works.adopt(prepared, browsers=not listening.beyond_loopback)
         report = Reloaded((), report.changed, report.restart, (*report.warnings, *warnings))
         self._tell(report)

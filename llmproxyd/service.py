@@ -29,16 +29,24 @@ from twisted.web.resource import Resource
 from llmproxyd import administration, consoles, ready
 from llmproxyd.assembly import Assembly
 from llmproxyd.config.dump import dumped
+from llmproxyd.config.problems import ConfigError
+from llmproxyd.config.rehearsed import of_config
+from llmproxyd.config.scenariofile import folder_of
 from llmproxyd.config.schema import Config, Server
 from llmproxyd.control.means import SetLevel
+from llmproxyd.control.scenarioverbs import start
 from llmproxyd.control.verbs import Control
 from llmproxyd.drain import Drain
 from llmproxyd.faults import words
 from llmproxyd.faults.rules import Share
 from llmproxyd.gateway import NO_PARTS, Parts
+from llmproxyd.inspection.prices import Prices
 from llmproxyd.listen import Listening, StartError, listen
+from llmproxyd.observe import journald
 from llmproxyd.observe.banner import Facts, Place, banner
+from llmproxyd.observe.eventjson import EventFormat
 from llmproxyd.observe.output import Output
+from llmproxyd.observe.report import Asked, Report
 from llmproxyd.observe.requestlog import RequestLog
 from llmproxyd.pipeline.policy import Upstream
 from llmproxyd.providers.base import Provider
@@ -114,11 +122,13 @@ class Daemon(Service):
         self._sandbox: Listening | None = None
         self._listening: Listening | None = None
         self._aside: list[Listening] = []
+        self._environ = environ
         self._systemd = Systemd(environ, reactor)
         self._load = load
         self._set_level = set_level
         self._reloader: Reloader | None = None
         self._drain: Drain | None = None
+        self._report: Report | None = None
         self._started = reactor.seconds()
         self._reminder = LoopingCall(self._remind)
         self._reminder.clock = reactor
@@ -140,7 +150,7 @@ class Daemon(Service):
         """
         super().privilegedStartService()
         if self._ready_file is not None:
-            ready.forget(self._ready_file)
+            ready.prepare(self._ready_file)
         config, reactor = self.config, self.reactor
         sandbox = None
         if config.sandbox.enabled:
@@ -161,6 +171,8 @@ class Daemon(Service):
             seed=config.faults.seed,
             allowed=config.operator.faults,
             symbols=self.output.symbols,
+            folder=folder_of(config),
+            forget_after=config.faults.forget_after,
             record=self.works.gateway.audit.record,
             means=administration.means_of(
                 self.works,
@@ -171,8 +183,9 @@ class Daemon(Service):
                 why_not_ready=self._why_not_ready,
             ),
         )
-        self._start_notes = self._start_mode()
+        self._start_notes = [*self._start_mode(), *self.works.deck.notes()]
         self.sink.subscribe(self._requests, arrivals=self._requests.announces)
+        self._report = self._report_of(config)
         root = Root(ProxyResource(self.pipeline), self._local_pages())
         self._site = PublicSite(
             root,
@@ -281,15 +294,25 @@ class Daemon(Service):
         """Clients can be let in."""
         if not self.running:
             return
-        # Until the reactor runs, SIGTERM would end the process as it is.
-        self.reactor.callWhenRunning(lambda: self._systemd.ready(self._in_a_line()))
-        if self._ready_file is not None:
-            ready.announce(self._ready_file, self.listening.urls[0])
+        # Whoever is told may send a signal; until the reactor runs, SIGTERM would end the process as it is.
+        self.reactor.callWhenRunning(self._announce)
+
+    def _announce(self) -> None:
+        """Tell whoever waits for us."""
+        if not self.running:
+            return
+        try:
+            if self._ready_file is not None:
+                ready.announce(self._ready_file, self.listening.urls[0])
+        except StartError:
+            self._not_opened(Failure())
+        else:
+            self._systemd.ready(self._in_a_line())
 
     def _not_opened(self, failure: Failure) -> None:
         """It cannot work as it is configured: say so and end."""
         if failure.check(StartError):
-            print(f"llmproxyd: {failure.value}", file=sys.__stderr__)
+            journald.complain(str(failure.value), sys.__stderr__, self._environ)
         else:
             self.log.failure("the daemon cannot start", failure)
         self.exit_status = 1
@@ -313,12 +336,27 @@ class Daemon(Service):
             return "it stops"
         return None if self.works.gateway.ready else "the store of projects and tokens does not answer"
 
+    def _report_of(self, config: Config) -> Report | None:
+        """What is written at the end, if anything is; it sees all events from now on."""
+        path, works = config.faults.report, self.works
+        if path is None:
+            return None
+        asked = Asked(
+            scenarios=works.scenarios.told,
+            tally=works.engine.tally,
+            verdicts=lambda: works.watch.verdicts(over=True),
+        )
+        report = Report(path, asked, time.time, EventFormat(works.redactor, Prices({})))
+        self.sink.subscribe(report, arrivals=False)
+        return report
+
     def _start_mode(self) -> list[str]:
         """Set the configured mode; what to tell about it."""
         notes = []
         answer = self.control.start_mode(self.config.faults.mode)
         if not answer.ok:
             raise StartError(f"faults.mode: {answer.text.splitlines()[0]}")
+        notes += self._start_scenario()
         shares = [one for one in self.works.engine.rules if isinstance(one.rule.when, Share)]
         mode = self.works.engine.mode
         if mode is not None:
@@ -332,6 +370,14 @@ class Daemon(Service):
                 f"faults.seed: {self.control.seed} repeats this run."
             )
         return notes
+
+    def _start_scenario(self) -> list[str]:
+        """Begin with the configured scenario; what to tell about it."""
+        try:
+            scenario = of_config(self.config)
+        except ConfigError as error:
+            raise StartError(str(error)) from None
+        return [] if scenario is None else start(self.control, self.works.scenarios, scenario)
 
     def _start_console(self) -> None:
         from llmproxyd.operator import stdin
@@ -360,12 +406,17 @@ class Daemon(Service):
             )
             for note in self._start_notes:
                 self.log.info("{note}", note=note)
-            for warning in self._warnings:
-                self.log.warn("{warning}", warning=warning)
+            self._warn()
             return
         self.output.write(f"{self._banner()}\n{self.control.status().text}")
+        if self.output.journald:
+            self._warn()
         if self._console is not None:
             self.output.write("\n" + self.control.help().text)
+
+    def _warn(self) -> None:
+        for warning in self._warnings:
+            self.log.warn("{warning}", warning=warning)
 
     def _say(self, text: str) -> None:
         """Tell the operator something; where the output is JSON, as a line of it."""
@@ -394,7 +445,7 @@ class Daemon(Service):
                 timeouts=config.timeouts,
                 sandbox=config.sandbox.enabled,
                 notes=self._start_notes,
-                warnings=self._warnings,
+                warnings=() if self.output.journald else self._warnings,
                 symbols=self.output.symbols,
             )
         )
@@ -433,6 +484,7 @@ class Daemon(Service):
             **self.works.gateway.state(),
             "active": len(self.pipeline.active),
             "records": self.works.recording.state(),
+            **self.works.deck.state(),
             "configuration": dumped(self.config),
         }
 
@@ -500,6 +552,8 @@ class Daemon(Service):
             self.log.emit(LogLevel.warn if unreached else LogLevel.info, "Faults: {text}", text=text)
         if self._require_faults and unreached:
             self.exit_status = 1
+        if self._report is not None:
+            self._report.write()
         if self._sandbox is not None:
             for port in self._sandbox.ports:
                 port.stopListening()

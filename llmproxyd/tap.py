@@ -24,7 +24,9 @@ from llmproxyd.config.dump import dump
 from llmproxyd.config.load import ConfigError, load, presets
 from llmproxyd.config.schema import Config
 from llmproxyd.faults.language import LanguageError, parse
+from llmproxyd.faults.scenariotext import parse_asked
 from llmproxyd.listen import StartError, endpoints
+from llmproxyd.observe import journald
 from llmproxyd.observe.logs import Observer
 from llmproxyd.observe.output import Output
 from llmproxyd.observe.recording import secrets_in
@@ -51,6 +53,29 @@ class Options(usage.Options):
             "the file's listen.",
         ],
         ["mode", "m", None, 'Error mode to start with, as an operator would type it: "c 3", "r 30%".'],
+        [
+            "scenario",
+            None,
+            None,
+            "Scenario to start with: a YAML file, or, where there is none of that name, steps as an operator "
+            'would type them: "r x2, ok, cut at=3, ok * scope=test".',
+        ],
+        [
+            "report",
+            None,
+            None,
+            "File that tells, once the daemon has stopped, which steps were reached and what became of each "
+            "request: JUnit XML if its name ends in .xml, else JSON.",
+        ],
+        ["record", None, None, "Folder in which real exchanges are kept, a file each, without credentials."],
+        ["replay", None, None, "Folder of recordings that answer in place of upstreams: no key, no network."],
+        ["speed", None, None, "With --replay: 1 as it was, 0 without waits, N times as fast [default: 1]."],
+        [
+            "on-miss",
+            None,
+            None,
+            "With --replay, for a request that has no recording: error, forward or record [default: error].",
+        ],
         ["ready-file", None, None, "File that receives the base URL once requests are accepted."],
     ]
     optFlags = [  # noqa: RUF012
@@ -138,11 +163,36 @@ class Options(usage.Options):
             except LanguageError as error:
                 raise usage.UsageError(f"--mode: {error}") from None
             found[("faults", "mode")] = (self["mode"], "--mode")
+        if self["scenario"] is not None:
+            found[("faults", "scenario")] = (self._scenario(), "--scenario")
+        if self["report"] is not None:
+            found[("faults", "report")] = (str(Path(self["report"]).absolute()), "--report")
+        for option in ("record", "replay"):
+            if self[option] is not None:
+                found[(option, "folder")] = (str(Path(self[option]).absolute()), f"--{option}")
+        if self["speed"] is not None:
+            found[("replay", "speed")] = (self["speed"], "--speed")
+        if self["on-miss"] is not None:
+            found[("replay", "on_miss")] = (self["on-miss"], "--on-miss")
         if self["sandbox"]:
             found[("sandbox", "enabled")] = (True, "--sandbox")
         if self["no-stdin"]:
             found[("operator", "stdin")] = (False, "--no-stdin")
         return found
+
+    def _scenario(self) -> str:
+        """The scenario as the configuration takes it: a file by its whole path, or a line.
+
+        :raises usage.UsageError: it is neither.
+        """
+        text: str = self["scenario"]
+        if Path(text).is_file():
+            return str(Path(text).absolute())
+        try:
+            file = parse_asked(text).file
+        except LanguageError as error:
+            raise usage.UsageError(f"--scenario: there is no file {text!r}, and as steps: {error}") from None
+        return text if file is None else text.replace(file, str(Path(file).absolute()), 1)
 
     def _port(self) -> int:
         text = self["port"]
@@ -262,7 +312,8 @@ def makeService(options: Options) -> IService:
 def output_for(file: IO[str] | LogFile) -> Output:
     """The output to *file*."""
     isatty = getattr(file, "isatty", None)
-    return Output(cast(TextIO, file), terminal=bool(isatty and isatty()))
+    journal = journald.reads(file, os.environ)
+    return Output(cast(TextIO, file), terminal=bool(isatty and isatty()), journald=journal)
 
 
 def _log_file(parent: Any) -> IO[str] | LogFile:
@@ -277,7 +328,7 @@ def _log_file(parent: Any) -> IO[str] | LogFile:
 
 def _fail(message: str) -> None:
     """End the process with *message* on standard error and exit status 1."""
-    print(f"llmproxyd: {message}", file=sys.__stderr__)
+    journald.complain(message, sys.__stderr__, os.environ)
     raise SystemExit(1)
 
 

@@ -48,6 +48,14 @@ def fault(given: Namespace, desk: Desk) -> int:
     return desk.show(answer, answer["text"].rstrip("\n"))
 
 
+def verdicts(given: Namespace, desk: Desk) -> int:
+    """Show the verdicts, or forget them."""
+    words = ["verdicts", *([given.action] if given.action else [])]
+    if given.test is not None:
+        words += ["--test", given.test]
+    return send(line_of([*words, *(["--over"] if given.over else [])]), desk)
+
+
 def shutdown(given: Namespace, desk: Desk) -> int:
     """Stop the daemon."""
     if sys.stdin.isatty() and not given.yes:

@@ -12,6 +12,7 @@ from llmproxyd.control.probes import Probes
 from llmproxyd.control.projects import Projects
 from llmproxyd.control.status import Status
 from llmproxyd.control.switches import Switches
+from llmproxyd.control.verdictverbs import Verdicts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,7 @@ class Operations:
     :param requests: so many of the last requests, the newest first.
     :param metrics: the page that Prometheus reads, and its media type.
     :param errors: what the error log holds, summed up.
+    :param verdicts: on what clients do after a failure.
     """
 
     status: Status
@@ -34,3 +36,4 @@ class Operations:
     requests: Callable[[int], Sequence[Mapping[str, object]]] | None = None
     metrics: Callable[[], tuple[bytes, bytes]] | None = None
     errors: Callable[[], Deferred[Mapping[str, object]]] | None = None
+    verdicts: Verdicts | None = None

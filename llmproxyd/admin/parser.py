@@ -89,7 +89,7 @@ def _switching(tree: Tree) -> None:
         "breaker",
         "breaker reset openai",
     )
-    breaker.add_argument("action", nargs="?", choices=("trip", "reset"))
+    breaker.add_argument("action", nargs="?", choices=("show", "trip", "reset"))
     breaker.add_argument("name", nargs="?", metavar="BREAKER")
     test = tree.verb(
         "test", verbs.test, "make one cheap call to an upstream, and say what came of it", "test openai"
@@ -125,6 +125,12 @@ def _lines(tree: Tree) -> None:
     for name, about, shown, example in (
         ("explain", "tell all that is known of one request", "ID", "explain req_…"),
         ("upstream", "show the upstreams, drain or enable one", "WORD", "upstream drain my-vllm"),
+        (
+            "scenario",
+            "have requests take steps in order, each a fault or ok (run, stop, status, export)",
+            "WORD",
+            "scenario run r x2, ok, cut at=3",
+        ),
         ("connections", "show the connections of clients", "WORD", "connections"),
         ("version", "show the versions of the daemon and of what it runs on", "WORD", "version"),
         ("log", "set how much a part of the daemon logs", "WORD", "log level llmproxyd debug"),
@@ -132,6 +138,19 @@ def _lines(tree: Tree) -> None:
         verb = tree.verb(name, lines.run, about, example)
         verb.add_argument("line", nargs="*", metavar=shown)
         verb.set_defaults(words=(name,))
+    verdicts = tree.verb(
+        "verdicts",
+        lines.verdicts,
+        "show what clients did wrong after a failure; with clear, forget it",
+        "verdicts",
+        "verdicts --over --json",
+        "verdicts clear",
+    )
+    verdicts.add_argument("action", nargs="?", choices=("clear",))
+    verdicts.add_argument("--test", metavar="TEST", help="only of requests of this test")
+    verdicts.add_argument(
+        "--over", action="store_true", help="also what there would be to say if no client came back any more"
+    )
     shutdown = tree.verb("shutdown", lines.shutdown, "stop the daemon", "shutdown --yes")
     shutdown.add_argument("--yes", "-y", action="store_true", help="do not ask at a terminal")
 

@@ -18,6 +18,7 @@ from llmproxyd.control.ledger import MOST, PAGE
 from llmproxyd.control.probes import Probes
 from llmproxyd.control.projects import MONTH, Projects
 from llmproxyd.control.switches import Switches
+from llmproxyd.control.verdictverbs import Verdicts
 
 BASE = "/admin/v1"
 
@@ -79,6 +80,8 @@ class Route:
 
 _LIMIT = Whole(1, MOST)
 _CURSOR = Text("the id of an item of the list", "[A-Za-z0-9_-]{1,64}", 64)
+_TEST = Text("the name of a test", r"[^\x00-\x1f\x7f-\x9f]{1,128}", 128)
+_YES = Choice(("true", "false"))
 _PAGE: dict[str, Kind] = {"limit": _LIMIT, "after": _CURSOR}
 _PROJECT = Text(
     "id or name of a project",
@@ -95,6 +98,7 @@ OFF: Mapping[str, tuple[str, str]] = {
     "upstreams": ("test_unavailable", "Upstreams cannot be tested here."),
     "requests": ("journal_unavailable", "No journal of requests is kept here."),
     "metrics": ("metrics_disabled", "Metrics are off here; metrics.enabled: true switches them on."),
+    "verdicts": ("verdicts_unavailable", "Clients are not watched here."),
     "errors": ("error_log_disabled", "There is no error log here."),
 }
 """What is said of paths that stand for something that is off, by their first part."""
@@ -150,6 +154,8 @@ def routes(operations: Operations, document: Callable[[], object]) -> list[Route
             answer="Requests",
         )
         found.append(last)
+    if operations.verdicts is not None:
+        found += _verdicts(operations.verdicts)
     return [*found, *_watched(operations)]
 
 
@@ -376,6 +382,27 @@ def _switches(switches: Switches) -> Iterator[Route]:
         body=switches.command_form,
         handle=lambda call: switches.run(call.caller, call.body),
         answer="Commanded",
+    )
+
+
+def _verdicts(verdicts: Verdicts) -> Iterator[Route]:
+    yield Route(
+        method="GET",
+        path="/verdicts",
+        name="listVerdicts",
+        summary="What clients did wrong after a failure; over=true adds what there would be to say if none "
+        "of them came back any more",
+        query=Form({"test": _TEST, "over": _YES}),
+        handle=lambda call: verdicts.list(call.query.get("test"), over=call.query.get("over") == "true"),
+        answer="Verdicts",
+    )
+    yield Route(
+        method="DELETE",
+        path="/verdicts",
+        name="clearVerdicts",
+        summary="Forget the verdicts, and what the next ones would rest on",
+        handle=lambda call: verdicts.clear(call.caller),
+        answer="VerdictsCleared",
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmproxyd.control.accessforms import NONE, SET, STATES
+from llmproxyd.faults.limits import Each
+from llmproxyd.verdicts.verdict import Name, Severity
 
 Schema = dict[str, Any]
 
@@ -14,6 +16,7 @@ COUNT: Schema = {"type": "integer", "minimum": 0}
 FLAG: Schema = {"type": "boolean"}
 MOMENT: Schema = {"type": "string", "format": "date-time"}
 ANYTHING: Schema = {"type": "object"}
+SECONDS: Schema = {"type": "number"}
 
 
 def record(members: Mapping[str, Schema], optional: tuple[str, ...] = ()) -> Schema:
@@ -83,11 +86,25 @@ _RUNNING = record(
         "ends_in": nullable({"type": "number"}),
     }
 )
+_LIMIT = record(
+    {
+        "name": TEXT,
+        "rpm": nullable(COUNT),
+        "tpm": nullable(COUNT),
+        "key": {"type": "string", "enum": [one.value for one in Each]},
+        "words": TEXT,
+        "passed": {**COUNT, "description": "requests that it let through"},
+        "refused": {**COUNT, "description": "those that it did not"},
+        "ends_in": nullable(SECONDS),
+    }
+)
 _FAULTS: dict[str, Schema] = {
     "active": FLAG,
     "words": TEXT,
     "mode": nullable(_RUNNING),
+    "scenario": nullable(TEXT),
     "rules": listing(_RUNNING),
+    "limits": listing(_LIMIT),
     "seed": nullable({"type": "integer"}),
 }
 
@@ -167,4 +184,27 @@ ANSWERS: Mapping[str, Schema] = {
         "required": ["upstream", "ok", "verdict"],
     },
     "Requests": record({"requests": listing(ANYTHING)}),
+    "Verdict": record(
+        {
+            "name": {"type": "string", "enum": [name.value for name in Name]},
+            "severity": {"type": "string", "enum": [one.value for one in Severity]},
+            "text": {**TEXT, "description": "what was seen, one sentence"},
+            "client": TEXT,
+            "upstream": TEXT,
+            "path": TEXT,
+            "test": nullable(TEXT),
+            "requests": {**listing(TEXT), "description": "ids of the requests that prove it, in order"},
+            "times": {**listing(SECONDS), "description": "when each of them came, since the epoch"},
+            "time": {**SECONDS, "description": "when it could be given, since the epoch"},
+            "seen": {**COUNT, "description": "how often it was found of this client"},
+            "docs": TEXT,
+        }
+    ),
+    "Verdicts": record(
+        {
+            "verdicts": listing(named("Verdict")),
+            "dropped": record({"requests": COUNT, "verdicts": COUNT}),
+        }
+    ),
+    "VerdictsCleared": record({"cleared": COUNT}),
 }

@@ -340,7 +340,9 @@ def cache_purge(given: Namespace, desk: Desk) -> int:
 
 def breaker(given: Namespace, desk: Desk) -> int:
     """Show the circuit breakers, or switch one."""
-    if given.action is None:
+    if given.action in (None, "show"):
+        if given.name is not None:
+            raise UsageError("breaker show takes no name: it shows all of them")
         found = desk.client.call("GET", "breakers")
     elif given.name is None:
         raise UsageError(f"breaker {given.action}: which one? breaker lists them")

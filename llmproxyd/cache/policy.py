@@ -26,6 +26,7 @@ from llmproxyd.cache.requests import Wants, wants_of
 from llmproxyd.cache.storing import confirmed, may_be_kept, storable
 from llmproxyd.cache.vary import select
 from llmproxyd.model import RawHeaders, Request, Response
+from llmproxyd.wire.fields import Fields
 
 __all__ = [
     "Ask",
@@ -186,18 +187,26 @@ def _serve(
     stale: bool = False,
     revalidate: bool = False,
 ) -> Serve:
-    told = (b"Age", b"%d" % min(age, MOST))
     if conditional and unmodified(entry, request, now):
-        fields = [pair for pair in entry.headers if pair[0].lower() not in _OF_CONTENT]
-        return Serve(entry, Response(304, b"Not Modified", [*fields, told]), b"", stale, revalidate)
+        kept = [pair for pair in _fields(entry, age) if pair[0].lower() not in _OF_CONTENT]
+        return Serve(entry, Response(304, b"Not Modified", kept), b"", stale, revalidate)
     if request.method != b"HEAD":
         body = entry.body
-        head = Response(entry.status, entry.reason, [*entry.headers, told], len(body))
+        head = Response(entry.status, entry.reason, _fields(entry, age), len(body))
         return Serve(entry, head, body, stale, revalidate)
     # Of what was stored from an answer to HEAD nobody knows how long it is; it says so itself.
     length = None if entry.method == b"HEAD" else len(entry.body)
-    head = Response(entry.status, entry.reason, [*entry.headers, told], length)
+    head = Response(entry.status, entry.reason, _fields(entry, age), length)
     return Serve(entry, head, b"", stale, revalidate)
+
+
+def _fields(entry: Entry, age: float) -> Fields:
+    """What is told of *entry*: its fields, and its age."""
+    headers = entry.headers
+    fields = Fields(headers)
+    fields.special = headers.special if isinstance(headers, Fields) else range(len(headers))
+    fields.append((b"Age", b"%d" % min(age, MOST)))
+    return fields
 
 
 def may_stand_in(entry: Entry, wants: Wants, now: float) -> bool:

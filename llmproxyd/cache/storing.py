@@ -13,6 +13,7 @@ from llmproxyd.cache.requests import Wants
 from llmproxyd.cache.vary import names_of, selecting
 from llmproxyd.http.headers import end_to_end
 from llmproxyd.model import RawHeaders, Request, Response
+from llmproxyd.wire.fields import fields_of
 
 _UNDERSTOOD: Final = frozenset(
     {*range(200, 206), *range(300, 304), 305, 307, 308, *range(400, 418), 421, 422, 426, *range(500, 506)}
@@ -92,7 +93,7 @@ def storable(
     return Entry(
         status=status,
         reason=response.reason,
-        headers=headers,
+        headers=fields_of(headers),
         body=b"",
         varied=varied,
         requested=requested,
@@ -166,7 +167,7 @@ def confirmed(entry: Entry, response: Response, *, requested: float, received: f
     return Entry(
         status=entry.status,
         reason=entry.reason,
-        headers=headers,
+        headers=fields_of(headers),
         body=entry.body,
         varied=entry.varied,
         requested=requested,

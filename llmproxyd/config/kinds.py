@@ -7,7 +7,9 @@ from typing import Annotated
 
 from llmproxyd.config import texts, urls
 from llmproxyd.config.markers import POLICY, POSITIVE, STATE_FILE, UPSTREAM, check, normal
-from llmproxyd.faults import language
+from llmproxyd.faults import language, scenariotext
+from llmproxyd.faults.kinds import provider_error
+from llmproxyd.faults.values import AT_HELP, at_of, jitter_of
 from llmproxyd.redaction import Secret, SecretURL
 from llmproxyd.units import Duration
 
@@ -43,6 +45,12 @@ KeptFile = Annotated[Path, STATE_FILE, check(texts.KEPT_FILE, texts.kept_file)]
 LogFolder = Annotated[Path, "log folder", check(texts.FOLDER, texts.folder)]
 RuleName = Annotated[str, check(texts.RULE_NAME, texts.rule_name)]
 Positive = Annotated[Duration, POSITIVE]
+ScenarioText = Annotated[str, check(scenariotext.ASKED, scenariotext.check_asked)]
 FaultMode = Annotated[str, check('a command such as "n", "c 3" or "r 30%"', language.parse)]
-FaultKindName = Annotated[str, check(f"one of {', '.join(language.KINDS)}", language.kind_of)]
+FaultKindName = Annotated[
+    str, check(f"one of {', '.join((*language.KINDS, *language.BREAKAGES))}", language.kind_of)
+]
+ProviderError = Annotated[str, check(f"one of {', '.join(language.KINDS)}", provider_error)]
+FaultSpot = Annotated[str, check(AT_HELP, at_of)]
+JitterShare = Annotated[str, check('a share such as "20%"', jitter_of)]
 FaultModifier = Annotated[str, check(language.MODIFIER_HELP, language.parse_when)]

@@ -11,7 +11,18 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 
-from llmproxyd.config import env, gatewaycheck, imports, operators, placed, upstreams, variables, yamltree
+from llmproxyd.config import (
+    env,
+    gatewaycheck,
+    imports,
+    modebody,
+    operators,
+    placed,
+    rehearsed,
+    upstreams,
+    variables,
+    yamltree,
+)
 from llmproxyd.config.convert import Walker
 from llmproxyd.config.crosscheck import crosscheck
 from llmproxyd.config.destinations import DEFAULT_POLICY
@@ -64,6 +75,9 @@ def load(
     config = placed.filled(config, folders, faults_said=said)
     crosscheck(config, providers, walker)
     gatewaycheck.check(config, walker)
+    config = replace(config, source=path, state_folder=state_folder(environ))
+    rehearsed.check(config, walker)
+    modebody.check(config, walker)
     problems = [*written.problems, *walker.problems]
     if problems:
         # What stands at one place of another program's file may be several keys of ours.
@@ -73,8 +87,6 @@ def load(
     warnings += gatewaycheck.warnings(config, walker) + operators.warnings(config.operator)
     return replace(
         config,
-        source=path,
-        state_folder=state_folder(environ),
         preset=written.preset,
         imported=written.imported or (path is None and _listens_by_preset(walker)),
         warnings=tuple(warnings),

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from llmproxyd.config.folders import Folders
 from llmproxyd.config.gateway import Access, Audit, Events
-from llmproxyd.config.schema import Config
+from llmproxyd.config.schema import Config, Faults
 from llmproxyd.config.urls import SQLITE
+from llmproxyd.faults.scenariotext import is_file
 from llmproxyd.redaction import SecretURL
 
 AUDIT = Path("audit.jsonl")
@@ -31,7 +32,16 @@ def filled(config: Config, folders: Folders, *, faults_said: bool) -> Config:
         events=_events(config.events, folders),
         audit=_audit(config, folders),
         operator=operator,
+        faults=_faults(config.faults, folders),
     )
+
+
+def _faults(faults: Faults, folders: Folders) -> Faults:
+    """With the paths of files as a whole."""
+    scenario, report = faults.scenario, faults.report
+    if scenario is not None and is_file(scenario):
+        scenario = str(folders.resolve(scenario))
+    return replace(faults, scenario=scenario, report=None if report is None else folders.of_state(report))
 
 
 def _access(access: Access, folders: Folders) -> Access:

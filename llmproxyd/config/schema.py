@@ -13,7 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from llmproxyd.config import texts
+from llmproxyd.config import cassettes, texts
+from llmproxyd.config.cassettes import Record, Replay
 from llmproxyd.config.destinations import TLS as TLS
 from llmproxyd.config.destinations import Allow as Allow
 from llmproxyd.config.destinations import Fallback as Fallback
@@ -21,17 +22,18 @@ from llmproxyd.config.destinations import Pool as Pool
 from llmproxyd.config.destinations import Route as Route
 from llmproxyd.config.destinations import Upstream as Upstream
 from llmproxyd.config.endpoints import place
+from llmproxyd.config.faultrules import FaultRule as FaultRule
+from llmproxyd.config.faultrules import LimitRule as LimitRule
 from llmproxyd.config.gateway import Access, Admin, Audit, CacheSettings, Events, Metrics
 from llmproxyd.config.journal import Journal
 from llmproxyd.config.kinds import (
     Endpoint,
-    FaultKindName,
     FaultMode,
-    FaultModifier,
+    KeptFile,
     LogFolder,
     PolicyName,
     Positive,
-    RuleName,
+    ScenarioText,
     StrippedPrefix,
     UpstreamName,
     UpstreamReference,
@@ -39,8 +41,7 @@ from llmproxyd.config.kinds import (
 from llmproxyd.config.markers import POSITIVE, AtLeast
 from llmproxyd.config.operators import Operator as Operator
 from llmproxyd.config.reflect import NOT_A_KEY
-from llmproxyd.faults import language
-from llmproxyd.faults.rules import Match, Rule
+from llmproxyd.config.verdicts import VerdictSettings
 from llmproxyd.resilience.policy import Resilience
 from llmproxyd.resilience.timeouts import Timeouts
 from llmproxyd.units import Duration, Size
@@ -78,71 +79,43 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class FaultRule:
-    """A standing fault, as written; :meth:`rule` is what it means.
-
-    :param name: what it is called in logs and answers, and by ``fault rm``.
-    :param error: the kind of error.
-    :param when: ``*`` for every request, a count or a share, as in the operator's language.
-    :param retry_after: seconds told to the client.
-    :param after: so many eligible requests pass first.
-    :param for_: seconds after which it is off.
-    :param upstream: only requests to this one.
-    :param model: only requests for these models; a glob.
-    :param path: only requests with these paths; a glob.
-    :param stream: only requests that ask for a stream, or only those that do not.
-    """
-
-    name: RuleName
-    error: FaultKindName
-    when: FaultModifier = "*"
-    retry_after: Annotated[float, AtLeast(0)] | None = None
-    after: Annotated[int, AtLeast(0)] = 0
-    for_: Positive | None = None
-    upstream: UpstreamReference | None = None
-    model: str | None = None
-    path: str | None = None
-    stream: bool | None = None
-
-    def rule(self) -> Rule:
-        """The rule for the choice of faults.
-
-        :raises ValueError: it could never fire.
-        """
-        match = Match(upstream=self.upstream, model=self.model, path=self.path, streaming=self.stream)
-        options = language.Options(match, self.after, self.for_, self.retry_after)
-        return language.parse_rule(self.name, self.error, self.when, options)
-
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """What is wrong with the keys taken together."""
-        try:
-            self.rule()
-        except ValueError as error:
-            yield "when", str(error)
-
-
-@dataclass(frozen=True, slots=True)
 class Faults:
     """Rehearsed failure.
 
     :param mode: the operator's command to start with; ``n`` passes everything through.
     :param seed: makes shares draw the same requests every time.
     :param rules: standing faults, beside the mode; the first that matches fires.
+    :param limits: rehearsed rate limits.
+    :param forget_after: seconds after which a fault or a limit ends that an operator set without an end;
+        null is never.  Those of the file stay.
     :param header: a request may ask for a fault with ``x-llmproxyd-fault``.
+    :param scenario: steps that requests take in order, as a line or in a file.
+    :param report: a file that tells, once the daemon has stopped, which steps were reached and what
+        became of every request; JUnit XML where its name ends in ``.xml``, else JSON.
     """
 
     mode: FaultMode = "n"
     seed: int | None = None
     rules: tuple[FaultRule, ...] = ()
+    limits: tuple[LimitRule, ...] = ()
+    forget_after: Positive | None = 8 * 3600.0
     header: bool = False
+    scenario: ScenarioText | None = None
+    report: KeptFile | None = None
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the keys taken together."""
         names = [rule.name for rule in self.rules]
-        for name in sorted({name for name in names if names.count(name) > 1}):
+        for name in _doubled(names):
             yield "rules", f'two rules have the name "{name}"'
+        for name in _doubled([limit.name for limit in self.limits]):
+            yield "limits", f'two limits have the name "{name}"'
         for name in sorted({"mode", "header"}.intersection(names)):
             yield "rules", f'the name "{name}" is taken by the proxy itself; choose another one'
+
+
+def _doubled(names: list[str]) -> list[str]:
+    return sorted({name for name in names if names.count(name) > 1})
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +217,9 @@ class Config:
     audit: Audit = Audit()
     metrics: Metrics = Metrics()
     journal: Journal = Journal()
+    record: Record = Record()
+    replay: Replay = Replay()
+    verdicts: VerdictSettings = VerdictSettings()
     admin: Admin = Admin()
     operator: Operator = Operator()
     source: Path | None = field(default=None, metadata=NOT_A_KEY, compare=False)
@@ -259,6 +235,7 @@ class Config:
         for endpoint in sorted({name for name in self.listen if self.listen.count(name) > 1}):
             yield "listen", f'"{endpoint}" stands there twice'
         yield from self._taken()
+        yield from cassettes.conflicts(self.record, self.replay, sandbox=self.sandbox.enabled)
 
     def _taken(self) -> Iterator[tuple[str, str]]:
         """The listeners of our own that stand where another one does."""

@@ -40,6 +40,7 @@ PARAMETER = 'the name of a parameter, such as "model"'
 PATTERN = 'a value or a pattern for values, such as "gpt-4o" or "gpt-4o-*"'
 KEY_PREFIX = 'what keys begin with, such as "llmproxyd:cache:"'
 STREAM = 'the name of a stream, such as "llmproxyd:events"'
+MEMBER = 'a member of JSON objects, such as "user" or "metadata.session"'
 
 ENDPOINT_TYPES = ("tcp", "tcp6", "ssl", "tls", "unix", "systemd", "haproxy")
 _WITH_PORT = ("tcp", "tcp6", "ssl", "tls")
@@ -183,6 +184,12 @@ def stream(text: str) -> None:
     """The name of a Redis stream."""
     if not _VISIBLE.fullmatch(text) or len(text) > 200:
         raise ValueError(f"accepted: {STREAM}, of visible ASCII characters, 200 at most")
+
+
+def member(text: str) -> None:
+    """The path of a member of JSON objects, its names parted by dots."""
+    if not text.isprintable() or not all(text.split(".")):
+        raise ValueError(f"accepted: {MEMBER}")
 
 
 def admin_endpoint(text: str) -> str:

@@ -5,24 +5,43 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from llmproxyd.control import accessverbs, daemonverbs, faultverbs, watchverbs
+from llmproxyd.control import (
+    accessverbs,
+    daemonverbs,
+    faultverbs,
+    limitverbs,
+    scenarioverbs,
+    verdictverbs,
+    watchverbs,
+)
 from llmproxyd.control.answers import Answer
 from llmproxyd.control.turn import Turn
+from llmproxyd.faults.language import VERBS
 
 Handler = Callable[[Turn], Answer | Coroutine[Any, Any, Answer]]
 """Does it; raises :exc:`LanguageError` or :exc:`Refused` where it cannot be done."""
 
 HANDLERS: Mapping[str, Handler] = {
-    **dict.fromkeys(("n", "c", "r", "u", "error"), faultverbs.mode),
+    **dict.fromkeys(("n", "c", "r", "u", "error", *VERBS, "status="), faultverbs.mode),
     "fault list": faultverbs.listing,
     "fault add": faultverbs.add,
     "fault rm": faultverbs.remove,
     "fault clear": faultverbs.clear,
+    "limit": limitverbs.add,
+    "limit list": limitverbs.listing,
+    "limit rm": limitverbs.remove,
+    "limit clear": limitverbs.clear,
+    "scenario run": scenarioverbs.run,
+    "scenario stop": scenarioverbs.stop,
+    "scenario status": scenarioverbs.status,
+    "scenario export": scenarioverbs.export,
     "status": watchverbs.status,
     "requests": watchverbs.requests,
     "requests tail": watchverbs.tail,
     "explain": watchverbs.explain,
     "connections": watchverbs.connections,
+    "verdicts": verdictverbs.verdicts,
+    "verdicts clear": verdictverbs.clear,
     "cache stats": watchverbs.cache_stats,
     "cache purge": watchverbs.cache_purge,
     "upstream list": watchverbs.upstreams,

@@ -7,6 +7,8 @@ from llmproxyd.control.tables import table
 from llmproxyd.control.turn import Turn
 from llmproxyd.faults import words
 from llmproxyd.faults.language import ClearFault, shown
+from llmproxyd.faults.limitlines import describe_limit
+from llmproxyd.faults.progress import progress
 from llmproxyd.faults.rules import Rule
 
 
@@ -23,7 +25,7 @@ async def mode(turn: Turn) -> Answer:
             before=before,
             after={"faults": control.in_words_with(None)},
         )
-    rule: Rule = command.rule
+    rule: Rule = control.commanded(command.rule)
     return await turn.change(
         "fault.set",
         target,
@@ -39,10 +41,12 @@ def listing(turn: Turn) -> Answer:
     control = turn.control
     now = control.monotonic()
     running = control.running()
-    if not running:
+    limits = control.limits()
+    play = control.playing()
+    if not running and not limits and play is None:
         return Answer("No fault: everything passes.\n", data=control.faults())
     standing = {id(one) for one in control.engine.standing}
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (
             one.rule.name,
             "mode" if one is control.engine.mode else "operator" if id(one) in standing else "file",
@@ -51,6 +55,17 @@ def listing(turn: Turn) -> Answer:
         )
         for one in running
     ]
+    if play is not None:
+        rows.append((play.scenario.name, "scenario", progress(play), ""))
+    rows += [
+        (
+            one.limit.name,
+            "file" if one.file else "operator",
+            f"Limit of {describe_limit(one, now)}",
+            one.refused,
+        )
+        for one in limits
+    ]
     text = table(("NAME", "FROM", "FAULT", "HITS"), rows, right=(3,), colour=turn.colour)
     return Answer(text + "\n", data=control.faults())
 
@@ -58,7 +73,7 @@ def listing(turn: Turn) -> Answer:
 async def add(turn: Turn) -> Answer:
     """``fault add``."""
     control = turn.control
-    rule = control.named(turn.values["rule"], turn.values["name"])
+    rule = control.named(control.commanded(turn.values["rule"]), turn.values["name"])
     return await turn.change(
         "fault.add",
         rule.name,

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from llmproxyd.control.caches import Caches
 from llmproxyd.control.probes import Probes
 from llmproxyd.control.projects import Projects
+from llmproxyd.control.scenarios import Scenarios
 from llmproxyd.control.status import Status
 from llmproxyd.language.filters import Filter
 
@@ -100,6 +101,26 @@ class SetLevel(Protocol):
         ...
 
 
+class Watch(Protocol):
+    """Watches what clients do after a failure."""
+
+    def verdicts(self, *, test: str | None = None, over: bool = False) -> Sequence[Row]:
+        """What there is to say of them, the oldest first.
+
+        :param test: only of this test's requests.
+        :param over: also what there would be to say if no client came back any more.
+        """
+        ...
+
+    def dropped(self) -> Mapping[str, int]:
+        """What had to be forgotten before its time, as it was too much."""
+        ...
+
+    def clear(self) -> int:
+        """Forget everything; how many verdicts there were."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
     """All of it.  What is ``None`` is off, and its verbs say how it is switched on.
@@ -112,6 +133,7 @@ class Means:
 
     status: Status | None = None
     journal: Journal | None = None
+    watch: Watch | None = None
     reloads: Reloads | None = None
     places: Places | None = None
     caches: Caches | None = None
@@ -120,6 +142,7 @@ class Means:
     config: Callable[[], Mapping[str, object]] | None = None
     connections: Callable[[], Sequence[Row]] | None = None
     set_level: SetLevel | None = None
+    scenarios: Scenarios | None = None
     namespaces: Callable[[], Sequence[str]] = tuple
 
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from llmproxyd.control.answers import Answer
+from llmproxyd.control.commanded import completed, told_limit
 from llmproxyd.control.forms import Names
 from llmproxyd.control.tables import GREEN, YELLOW, paint
 from llmproxyd.faults import words
 from llmproxyd.faults.choose import Engine, Running
 from llmproxyd.faults.language import LanguageError, shown
+from llmproxyd.faults.limitlines import describe_limit
+from llmproxyd.faults.limits import Working
+from llmproxyd.faults.progress import brief, progress
 from llmproxyd.faults.rules import Rule, Share
+from llmproxyd.faults.scenario import Play
 from llmproxyd.model import Event, FaultsChanged
 
 RULE = "=" * 60
@@ -31,6 +37,8 @@ class Rehearsal:
     :param seed: the configured seed, if any.
     :param allowed: whether faults may be set here (``operator.faults``).
     :param symbols: whether the readers' terminal shows more than ASCII.
+    :param folder: where the files are that ``body=`` may name; ``None`` where none may be read.
+    :param forget_after: seconds after which a fault ends that was set without an end; ``None`` is never.
     """
 
     def __init__(
@@ -45,8 +53,12 @@ class Rehearsal:
         seed: int | None = None,
         allowed: bool = True,
         symbols: bool = True,
+        folder: Path | None = None,
+        forget_after: float | None = None,
     ) -> None:
         self.engine = engine
+        self.folder = folder
+        self.forget_after = forget_after
         self.monotonic = monotonic
         self.upstreams = Names(upstreams)
         self._emit = emit
@@ -60,6 +72,14 @@ class Rehearsal:
             engine.reseed(seed)
 
     # The mode.
+
+    def commanded(self, rule: Rule) -> Rule:
+        """*rule* as it is set when an operator says so: with its body, and an end lest it be forgotten.
+
+        :raises LanguageError: the body cannot be read.
+        """
+        rule = completed(rule, self.folder)
+        return replace(rule, lasts=self.forget_after) if rule.lasts is None else rule
 
     def set_fault(self, rule: Rule) -> Answer:
         """Make *rule* the operator's mode.
@@ -81,6 +101,10 @@ class Rehearsal:
             notes.append("Standing rules are still active; fault clear takes them away.")
         elif self.engine.rules:
             notes.append("The rules of the configuration file are still active.")
+        if self.playing() is not None:
+            notes.append("The scenario is still active; scenario stop ends it.")
+        if self.engine.limits.working:
+            notes.append("Limits are still active; limit clear takes them away.")
         return self._shown(notes)
 
     def check(self, rule: Rule) -> None:
@@ -88,10 +112,17 @@ class Rehearsal:
 
         :raises LanguageError: faults are off here, or it names an upstream that is not there.
         """
-        if not self._allowed:
-            raise LanguageError("faults may not be set here (operator.faults: true allows them)")
+        self.check_allowed()
         if rule.match.upstream is not None:
             self.check_upstream(rule.match.upstream)
+
+    def check_allowed(self) -> None:
+        """Refuse to change what fails where that is not to be.
+
+        :raises LanguageError: faults are off here.
+        """
+        if not self._allowed:
+            raise LanguageError("faults may not be set here (operator.faults: true allows them)")
 
     def check_upstream(self, name: str) -> None:
         """Refuse the *name* of an upstream that is not there.
@@ -158,7 +189,7 @@ class Rehearsal:
         return self._shown([])
 
     def clear_all(self) -> Answer:
-        """Take the mode and all rules away."""
+        """Take the mode, the scenario, all rules and all limits away."""
         had = self.active()
         self.engine.clear()
         if had:
@@ -184,9 +215,33 @@ class Rehearsal:
         mode = self.engine.mode
         return [*([] if mode is None else [mode]), *self.engine.rules]
 
+    def playing(self) -> Play | None:
+        """The scenario at work, unless it is through."""
+        play = self.engine.play
+        return None if play is None or play.over else play
+
+    def scenario_changed(self, cause: str | None = None) -> None:
+        """Tell that another scenario is at work, or none.
+
+        :param cause: why, where nobody commanded it.
+        """
+        if cause is None:
+            self._changed()
+        else:
+            self._ended(cause)
+
+    def limits(self) -> list[Working]:
+        """The limits at work."""
+        self.running()  # those whose time is over are gone then
+        return list(self.engine.limits.working)
+
+    def limits_changed(self) -> None:
+        """Tell that other limits are at work, or none."""
+        self._changed()
+
     def active(self) -> bool:
-        """Whether any fault can still hit a request."""
-        return bool(self.running())
+        """Whether any fault can still hit a request, or a limit holds."""
+        return bool(self.running()) or self.playing() is not None or bool(self.engine.limits.working)
 
     def mode_in_words(self) -> str:
         """The operator's mode and the rules at work, in one line."""
@@ -204,13 +259,20 @@ class Rehearsal:
             "active": self.active(),
             "words": self.mode_in_words(),
             "mode": None if mode is None else self._told(mode),
+            "scenario": None if (play := self.playing()) is None else progress(play),
             "rules": [self._told(one) for one in self.engine.rules],
+            "limits": [told_limit(one, self.monotonic()) for one in self.limits()],
             "seed": self.seed,
         }
 
     def prompt(self) -> str:
         """The prompt, with an active fault in it."""
-        active = words.prompt_words(self.engine.mode, self.engine.rules)
+        told = [words.prompt_words(self.engine.mode, self.engine.rules)]
+        if (play := self.playing()) is not None:
+            told.append(brief(play))
+        if names := [one.limit.name for one in self.limits()]:
+            told.append(f"limits: {', '.join(names)}")
+        active = "; ".join(filter(None, told))
         return f"[{active}] Enter command: " if active else "Enter command: "
 
     def _told(self, one: Running) -> dict[str, Any]:
@@ -225,9 +287,17 @@ class Rehearsal:
             "ends_in": None if one.ends is None else round(max(0.0, one.ends - now), 3),
         }
 
+    def _limits_in_words(self) -> list[str]:
+        now = self.monotonic()
+        return [f"Limit {one.limit.name}: {describe_limit(one, now)}" for one in self.limits()]
+
     def _in_words(self, running: list[Running]) -> str:
         now = self.monotonic()
-        return "; ".join(words.describe(one, now) for one in running) or words.NO_ERROR
+        told = [words.describe(one, now) for one in running]
+        if (play := self.playing()) is not None:
+            told.append(progress(play))
+        told += self._limits_in_words()
+        return "; ".join(told) or words.NO_ERROR
 
     def _set(self, rule: Rule) -> Answer:
         """Tell that *rule* was set, and what is to be known about it."""
@@ -247,6 +317,9 @@ class Rehearsal:
         sign = words.symbol(None if mode is None else mode.rule.kind) + " " if self._symbols else ""
         lines = [RULE, f"Current mode: {sign}{text}"]
         lines += [f"Rule {one.rule.name}: {words.describe(one, now)}" for one in self.engine.rules]
+        if (play := self.playing()) is not None:
+            lines.append(progress(play))
+        lines += self._limits_in_words()
         lines += [f"Requests handled: {self._handled()}", RULE, *notes]
         return Answer("\n".join(lines) + "\n", data=self.faults())
 

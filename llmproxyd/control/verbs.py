@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from inspect import isawaitable
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -15,6 +16,7 @@ from twisted.logger import Logger
 
 from llmproxyd.control.answers import OWN, Answer, Console
 from llmproxyd.control.calls import Auditing, Caller, in_words
+from llmproxyd.control.commanded import completed
 from llmproxyd.control.dispatch import HANDLERS
 from llmproxyd.control.means import NO_MEANS, Means
 from llmproxyd.control.rehearsal import Rehearsal
@@ -23,7 +25,7 @@ from llmproxyd.control.turn import Turn, auditing, refusal, written
 from llmproxyd.control.wording import HELP, breaker_in_words
 from llmproxyd.errors import Refused
 from llmproxyd.faults.choose import Engine
-from llmproxyd.faults.language import LanguageError, shown
+from llmproxyd.faults.language import ClearFault, LanguageError, parse, shown
 from llmproxyd.language.complete import complete
 from llmproxyd.language.table import TABLE
 from llmproxyd.model import Change, Event
@@ -66,6 +68,8 @@ class Control(Rehearsal):
         seed: int | None = None,
         allowed: bool = True,
         symbols: bool = True,
+        folder: Path | None = None,
+        forget_after: float | None = None,
         record: Callable[[Change], object] = lambda change: None,
         means: Means = NO_MEANS,
     ) -> None:
@@ -79,6 +83,8 @@ class Control(Rehearsal):
             seed=seed,
             allowed=allowed,
             symbols=symbols,
+            folder=folder,
+            forget_after=forget_after,
         )
         self.breakers = breakers
         self.means = means
@@ -108,10 +114,14 @@ class Control(Rehearsal):
         return waiting.result if waiting.called and isinstance(waiting.result, Answer) else waiting
 
     def start_mode(self, line: str) -> Answer:
-        """Set the mode that the configuration asks for, which nobody commanded."""
-        answer = self.run(line, None)
-        assert isinstance(answer, Answer), "faults are set at once"
-        return answer
+        """Set the mode that the configuration asks for, which nobody commanded and nobody forgets."""
+        try:
+            command = parse(line)
+            if isinstance(command, ClearFault):
+                return self.clear_fault(command.note)
+            return self.set_fault(completed(command.rule, self.folder))
+        except LanguageError as error:
+            return refusal(error)
 
     def complete(self, text: str) -> list[str]:
         """What the last word of *text* may be, as whole words; none where nothing is known."""
@@ -158,6 +168,8 @@ class Control(Rehearsal):
             return [one.name for one in self.breakers]
         if what == "rule":
             return [one.rule.name for one in self.engine.rules]
+        if what == "limit":
+            return [one.limit.name for one in self.limits()]
         if what == "verb":
             return ["all", *TABLE.firsts]
         if what == "namespace":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmproxyd.faults.language import KINDS, MODIFIER_HELP, OPTIONS
+from llmproxyd.faults.language import KINDS, MODIFIER_HELP, OPTIONS, VERBS
 from llmproxyd.language.grammar import Verb
 from llmproxyd.language.table import TABLE
 from llmproxyd.resilience.breaker import Snapshot
@@ -38,6 +38,9 @@ Commands:
   u              Unknown server error (500, 503 or 529, as the provider does)
   error KIND     {", ".join(KINDS[:6])},
                  {", ".join(KINDS[6:])}
+  cut at=3 …     What breaks on the wire: {", ".join(VERBS[:8])},
+                 {", ".join(VERBS[8:])}, status=NNN
+  limit rpm=60   A rate limit of the provider's own kind; limit list, limit rm NAME, limit clear
   breaker        Show the circuit breakers; breaker trip NAME, breaker reset NAME
   status         Show the mode and the request count
   help           Show this
@@ -47,8 +50,8 @@ Options, after the modifier: {", ".join(f"{name}=" for name in OPTIONS)}
   r 3 retry_after=2        the answer says to come back in 2 seconds
   c after=1                let one request pass, then fail the next
   u * for=5m model=gpt-4*  every request for such a model, for five minutes
-More verbs: fault, requests, explain, connections, cache, upstream, test, project, token, usage, config,
-  log, version, shutdown; help VERB explains one, help all lists all.  --json ends any line.
+More verbs: fault, scenario, verdicts, requests, explain, connections, cache, upstream, test, project,
+  token, usage, config, log, version, shutdown; help VERB explains one, help all lists all.  --json ends any line.
 """
 
 

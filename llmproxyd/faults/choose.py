@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 
+from llmproxyd.faults.limits import Limits, Ticket
 from llmproxyd.faults.rules import Always, Rule, Share, Side, Subject, Times
 from llmproxyd.faults.scenario import Play
 
@@ -36,10 +37,12 @@ class Chosen:
     """The fault for one request, already spent.
 
     :param number: which hit of its rule it is, from 1.
+    :param draw: a number in [0, 1), for its jitter; ``None`` leaves it to :meth:`Engine.draw`.
     """
 
     rule: Rule
     number: int
+    draw: Callable[[], float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Engine:
     :param random: draws the shares, and the jitter of what is slow.
     :param ended: called when the mode or a rule of the operator's has run out, with why in words.
     :ivar play: the scenario at work.
+    :ivar limits: the rate limits at work.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Engine:
         self._rules = [self._start(rule) for rule in rules]
         self._ended = ended
         self.play: Play | None = None
+        self.limits = Limits(monotonic)
         self._injected = 0
         self._missed = 0
         self._missed_rules: list[str] = []
@@ -111,8 +116,10 @@ class Engine:
 
     @property
     def active(self) -> bool:
-        """Whether any rule can fire: when not, nothing need be looked at."""
-        return self._mode is not None or bool(self._rules) or bool(self._standing) or self.play is not None
+        """Whether any rule can fire, or a limit is set: when not, nothing need be looked at."""
+        if self._mode is not None or self._rules or self._standing or self.limits.working:
+            return True
+        return self.play is not None and not self.play.over
 
     @property
     def acts_upstream(self) -> bool:
@@ -125,7 +132,11 @@ class Engine:
 
     @property
     def reads_body(self) -> bool:
-        """Whether a rule at work asks for the model or the wish for a stream."""
+        """Whether a rule or a limit at work asks for the model or the wish for a stream."""
+        if self.limits.reads_body:
+            return True
+        if self.play is not None and self.play.scenario.reads_body:
+            return True
         return any(running.rule.match.reads_body for running in self._running())
 
     def set_mode(self, rule: Rule | None) -> None:
@@ -150,10 +161,11 @@ class Engine:
         return False
 
     def clear(self) -> None:
-        """Take the mode and all rules away."""
-        self._mode = None
+        """Take the mode, the scenario, all rules and all limits away."""
+        self._mode = self.play = None
         self._standing.clear()
         self._rules.clear()
+        self.limits.clear()
 
     def replace_rules(self, rules: Iterable[Rule]) -> None:
         """Go by *rules* instead of the file's; one that is the same goes on counting."""
@@ -168,11 +180,23 @@ class Engine:
                 return self._spend(running)
         if self.play is not None and self.play.scenario.side is side:
             rule = self.play.next(subject)
-            return None if rule is None else self.spend(rule)
+            if rule is None:
+                return None
+            self._injected += 1
+            return Chosen(rule, 1, self.play.random().random if rule.manner.jitter else None)
         for running in self._rules:
             if running.rule.side is side and running.rule.match.matches(subject) and self._fires(running):
                 return self._spend(running)
         return None
+
+    def limited(self, subject: Subject, key: str, estimate: int) -> Ticket | None:
+        """How the limits take it that *subject* comes, charged at once; ``None`` where none is for it.
+
+        :param key: who asks; it is no secret.
+        :param estimate: of tokens.
+        """
+        self._expire()
+        return self.limits.ask(subject, key, estimate)
 
     def reseed(self, seed: int) -> None:
         """Draw shares from here on as every run with *seed* does."""
@@ -187,12 +211,23 @@ class Engine:
         self._injected += 1
         return Chosen(rule, 1)
 
+    def missed(self, chosen: Chosen) -> None:
+        """*chosen* was spent, and its answer ended before the spot was reached."""
+        self._injected -= 1
+        self._missed += 1
+
+    def draw(self) -> float:
+        """A number in [0, 1), for the jitter of what is slow."""
+        return self._random.random()
+
     def tally(self) -> Tally:
         """What became of everything so far."""
         running = list(self._running())
         return Tally(
             injected=self._injected,
-            never=self._missed + sum(one.remaining or 0 for one in running),
+            never=self._missed
+            + sum(one.remaining or 0 for one in running)
+            + (0 if self.play is None else self.play.never),
             idle=(*self._missed_rules, *(one.rule.name for one in running if _idle(one))),
         )
 
@@ -238,7 +273,7 @@ class Engine:
                 self._missed_rules.append(running.rule.name)
         # All are off before anybody is told: whoever is told asks what is still at work.
         told = [self._take_off(running) for running in over]
-        if any(told):
+        if self.limits.expire(now) or any(told):
             self._ended("its time is over")
 
     def _drop(self, running: Running, cause: str) -> None:

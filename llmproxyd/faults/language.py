@@ -1,8 +1,9 @@
 """Faults in the operator's language: text to command, pure.
 
-``n``, and ``c``, ``r``, ``u`` with the seed's modifiers, and ``error KIND …`` for every kind of
-the catalogue.  The same grammar serves the terminal, ``--mode``, the ``faults:`` section of a file
-and the request field ``x-llmproxyd-fault``.  The other verbs are in :mod:`llmproxyd.language`.
+``n``, and ``c``, ``r``, ``u`` with the seed's modifiers, ``error KIND …`` for every kind of the
+catalogue, and every breakage by its name (``cut at=5``, ``status=503``).  The same grammar serves
+the terminal, ``--mode``, the ``faults:`` section of a file, the steps of scenarios and the request
+field ``x-llmproxyd-fault``.  The other verbs are in :mod:`llmproxyd.language`.
 A text that is not understood raises, with what would be accepted; it never means "nothing".
 """
 
@@ -11,19 +12,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 
-from llmproxyd.faults.rules import UNKNOWN, Always, FaultKind, Match, Rule, Share, Times, When
-from llmproxyd.providers.base import ErrorKind
-from llmproxyd.units import DURATION_HELP, parse_duration
-
-
-class LanguageError(ValueError):
-    """The text is no command; the message says what was wrong and what is accepted."""
-
-
-class Incomplete(LanguageError):
-    """The text may be the beginning of a command: something is missing at its end."""
+from llmproxyd.faults.kinds import BREAKAGES as BREAKAGES
+from llmproxyd.faults.kinds import KINDS as KINDS
+from llmproxyd.faults.kinds import OPTIONS as OPTIONS
+from llmproxyd.faults.kinds import SHORT as SHORT
+from llmproxyd.faults.kinds import kind_of as kind_of
+from llmproxyd.faults.kinds import normal, options_of, options_of_field
+from llmproxyd.faults.mistakes import Incomplete as Incomplete
+from llmproxyd.faults.mistakes import LanguageError as LanguageError
+from llmproxyd.faults.mistakes import did_you_mean, quoted
+from llmproxyd.faults.mistakes import shown as shown
+from llmproxyd.faults.options import Options as Options
+from llmproxyd.faults.options import parse_options
+from llmproxyd.faults.rules import Always, Breakage, FaultKind, Rule, Share, Times, When
+from llmproxyd.faults.values import status_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +48,10 @@ class ClearFault:
 
 Command = SetFault | ClearFault
 
-SHORT: Mapping[str, FaultKind] = {
-    "c": ErrorKind.CONTEXT_LENGTH,
-    "r": ErrorKind.RATE_LIMIT,
-    "u": UNKNOWN,
-}
-KINDS: tuple[str, ...] = tuple(kind.value for kind in ErrorKind)
-OPTIONS = ("retry_after", "after", "for", "upstream", "model", "path", "stream")
-COMMANDS = "n, c, r, u, error KIND"
+VERBS: tuple[str, ...] = tuple(name for name in BREAKAGES if name != Breakage.STATUS)
+"""Breakages that are verbs as they stand; ``status`` is one with its number alone."""
+
+COMMANDS = f"n, c, r, u, error KIND, {', '.join(VERBS)}, status=NNN"
 MODIFIER_HELP = (
     'nothing (once), a whole number ("3": that many), a share ("0.3", "30%") or "*" (every request)'
 )
@@ -61,15 +60,13 @@ STANDING = 'a fault such as "r 30% upstream=openai for=10m", with name=NAME if y
 
 RULE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 _NAME = re.compile(r"(?<!\S)name\s*=\s*(?![A-Za-z_]+\s*=)(\S*)", re.IGNORECASE)
-_WORD = re.compile(r"([A-Za-z]+)(.*)", re.DOTALL)
+_WORD = re.compile(r"([A-Za-z]+(?:[_-][A-Za-z]+)*)(.*)", re.DOTALL)
+_STATUS = re.compile(r"status\s*=\s*(\S*)(.*)", re.DOTALL | re.IGNORECASE)
 _KIND = re.compile(r"\s*([A-Za-z_-]+)(.*)", re.DOTALL)
-_OPTION_START = re.compile(r"(?:^|\s)([A-Za-z_]+)\s*=")
-# Not where the next word is an option of its own: then this one has no value.
-_SPACED_EQUALS = re.compile(r"\s*=\s*(?![A-Za-z_]+\s*=)")
+_OPTION_START = re.compile(r"(?:^|\s)([A-Za-z][A-Za-z_-]*)\s*=")
 _COUNT = re.compile(r"[0-9]{1,9}")
 _DECIMAL = re.compile(r"[0-9]*\.[0-9]+")
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*%")
-_SECONDS = re.compile(r"[0-9]{1,7}(?:\.[0-9]+)?")
 
 
 def parse(text: str) -> Command:
@@ -77,29 +74,39 @@ def parse(text: str) -> Command:
 
     :raises LanguageError: it is none.
     """
-    match = _WORD.fullmatch(text.strip())
+    given = text.strip()
+    if status := _STATUS.fullmatch(given):
+        return _fault(Breakage.STATUS, status.group(2), _status(status.group(1)))
+    match = _WORD.fullmatch(given)
     if match is None:
-        raise LanguageError(f"{_quoted(text.strip())} is no fault; accepted: {COMMANDS}")
-    word, rest = match.group(1).lower(), match.group(2)
+        raise LanguageError(f"{quoted(given)} is no fault; accepted: {COMMANDS}")
+    word, rest = normal(match.group(1)), match.group(2)
     if word == "error":
         return _fault(*_error_kind(rest))
     if word in SHORT:
         return _fault(SHORT[word], rest)
+    if word in VERBS:
+        return _fault(Breakage(word), rest)
     if word != "n":
-        raise LanguageError(f"{_quoted(word)} is no fault; accepted: {COMMANDS}")
+        raise LanguageError(f"{quoted(word)} is no fault{did_you_mean(word, VERBS)}; accepted: {COMMANDS}")
     if rest.strip():
-        raise LanguageError(f"{word} takes nothing after it, found {_quoted(rest.strip())}")
+        raise LanguageError(f"{word} takes nothing after it, found {quoted(rest.strip())}")
     return ClearFault()
 
 
 def parse_field(text: str) -> Rule:
-    """The fault that a request asks for: ``rate_limit; retry_after=2``.
+    """The fault that a request asks for: ``rate_limit; retry_after=2``, ``cut; at=3``, ``status=503``.
 
     :raises LanguageError: no such fault, or an option that a single request cannot have.
     """
     name, *options = text.split(";")
-    given = parse_options(" ".join(options), accepted=("retry_after",))
-    return given.rule("header", kind_of(name.strip()), Always())
+    before: Mapping[str, str] = {}
+    if status := _STATUS.fullmatch(name.strip()):
+        name, before = Breakage.STATUS, _status(status.group(1))
+        options.insert(0, status.group(2))
+    kind = kind_of(name.strip())
+    given = parse_options(" ".join(options), kind, options_of_field(kind), before)
+    return given.rule("header", kind, Always())
 
 
 def parse_rule(name: str, error: str, when: str, options: Options) -> Rule:
@@ -107,27 +114,11 @@ def parse_rule(name: str, error: str, when: str, options: Options) -> Rule:
 
     :raises LanguageError: one of them is not understood, or the rule could never fire.
     """
-    fires = parse_when(when)
+    fires = None if options.never else options.percent or parse_when(when)
     if fires is None:
-        raise LanguageError(f"{_quoted(when)} never fires; remove the rule instead")
+        told = "percent=0" if options.never else quoted(when)
+        raise LanguageError(f"{told} never fires; remove the rule instead")
     return options.rule(name, kind_of(error), fires)
-
-
-def kind_of(text: str) -> FaultKind:
-    """The kind named by *text*: a name of the catalogue, ``unknown``, or ``c``, ``r``, ``u``.
-
-    :raises LanguageError: there is no such kind.
-    """
-    name = text.lower().replace("-", "_")
-    if name in SHORT:
-        return SHORT[name]
-    if name == UNKNOWN:
-        return UNKNOWN
-    if name in KINDS:
-        return ErrorKind(name)
-    near = get_close_matches(name, KINDS, 1)
-    hint = f'; did you mean "{near[0]}"?' if near else ""
-    raise LanguageError(f"{_quoted(text)} is no kind of error{hint} (accepted: {', '.join(KINDS)})")
 
 
 def parse_when(text: str) -> When | None:
@@ -147,89 +138,14 @@ def parse_when(text: str) -> When | None:
     elif _DECIMAL.fullmatch(text):
         fraction = float(text)
     else:
-        raise LanguageError(f"{_quoted(text)} is no modifier; accepted: {MODIFIER_HELP}")
+        raise LanguageError(f"{quoted(text)} is no modifier; accepted: {MODIFIER_HELP}")
     if fraction > 1:
         raise LanguageError(
-            f"{_quoted(text)} is more than every request; a share goes from 0.0 to 1.0 or 0% to 100%"
+            f"{quoted(text)} is more than every request; a share goes from 0.0 to 1.0 or 0% to 100%"
         )
     if fraction == 0:
         return None
     return Always() if fraction == 1 else Share(fraction)
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The options after a modifier, as values."""
-
-    match: Match = Match()
-    after: int = 0
-    lasts: float | None = None
-    retry_after: float | None = None
-
-    def rule(self, name: str, kind: FaultKind, when: When) -> Rule:
-        """The rule of these options."""
-        return Rule(
-            name=name,
-            kind=kind,
-            when=when,
-            match=self.match,
-            after=self.after,
-            lasts=self.lasts,
-            retry_after=self.retry_after,
-        )
-
-
-def parse_options(text: str, accepted: tuple[str, ...] = OPTIONS) -> Options:
-    """``name=value`` pairs, separated by white space, which is free around ``=``.
-
-    :raises LanguageError: an option that is unknown, given twice or impossible.
-    """
-    given: dict[str, str] = {}
-    for word in _SPACED_EQUALS.sub("=", text).split():
-        name, equals, value = word.partition("=")
-        name = name.lower()
-        if not equals:
-            raise LanguageError(f"{_quoted(word)} after the options; write the modifier before them")
-        if name not in accepted:
-            near = get_close_matches(name, accepted, 1)
-            hint = f'; did you mean "{near[0]}"?' if near else ""
-            raise LanguageError(f"{_quoted(name)} is no option here{hint} (accepted: {', '.join(accepted)})")
-        if name in given:
-            raise LanguageError(f"{name} is given twice")
-        if not value:
-            raise Incomplete(f"{name}= needs a value")
-        given[name] = value
-    return _options(given)
-
-
-def _options(given: Mapping[str, str]) -> Options:
-    streaming = given.get("stream")
-    if streaming is not None and streaming.lower() not in ("yes", "no"):
-        raise LanguageError(f"stream={shown(streaming)}: accepted are stream=yes and stream=no")
-    after = given.get("after", "0")
-    if not _COUNT.fullmatch(after):
-        raise LanguageError(f"after={shown(after)}: a whole number of requests is accepted")
-    retry_after = given.get("retry_after")
-    if retry_after is not None and not _SECONDS.fullmatch(retry_after):
-        raise LanguageError(f"retry_after={shown(retry_after)}: a number of seconds is accepted, 0 included")
-    lasts = given.get("for")
-    try:
-        seconds = None if lasts is None else parse_duration(lasts)
-    except ValueError:
-        raise LanguageError(f"for={shown(lasts or '')}: accepted is {DURATION_HELP}") from None
-    if seconds == 0:
-        raise LanguageError("for=0 would be over at once; leave it out or give a longer duration")
-    return Options(
-        match=Match(
-            upstream=given.get("upstream"),
-            model=given.get("model"),
-            path=given.get("path"),
-            streaming=None if streaming is None else streaming.lower() == "yes",
-        ),
-        after=int(after),
-        lasts=seconds,
-        retry_after=None if retry_after is None else float(retry_after),
-    )
 
 
 def parse_standing(text: str) -> tuple[str | None, Rule]:
@@ -247,7 +163,7 @@ def parse_standing(text: str) -> tuple[str | None, Rule]:
         raise Incomplete(f"a fault is missing; accepted: {STANDING}")
     command = parse(_NAME.sub(" ", text))
     if isinstance(command, ClearFault):
-        raise LanguageError(f"{_quoted(text.strip())} never fires; accepted: {STANDING}")
+        raise LanguageError(f"{quoted(text.strip())} never fires; accepted: {STANDING}")
     if names and not RULE_NAME.fullmatch(names[0]):
         raise LanguageError(
             f"name={shown(names[0])}: accepted are letters, digits, ., _ and -, 64 at most, a letter first"
@@ -255,14 +171,35 @@ def parse_standing(text: str) -> tuple[str | None, Rule]:
     return (names[0] if names else None), command.rule
 
 
-def _fault(kind: FaultKind, rest: str) -> SetFault | ClearFault:
+def _fault(kind: FaultKind, rest: str, before: Mapping[str, str] | None = None) -> SetFault | ClearFault:
+    """The command of *kind*.
+
+    :param before: options that stood elsewhere.
+    """
     start = _OPTION_START.search(rest)
     modifier = (rest if start is None else rest[: start.start()]).strip()
     when = parse_when(modifier)
-    options = parse_options("" if start is None else rest[start.start() :])
-    if when is None:
-        return ClearFault(note=f"{shown(modifier)} means that no request fails: the same as n")
-    return SetFault(options.rule("mode", kind, when))
+    options = parse_options("" if start is None else rest[start.start() :], kind, options_of(kind), before)
+    if modifier and (options.percent is not None or options.never):
+        raise LanguageError(f"{shown(modifier)} and percent= both say how often; write one of them")
+    if when is None or options.never:
+        told = shown(modifier) or "percent=0"
+        return ClearFault(note=f"{told} means that no request fails: the same as n")
+    return SetFault(options.rule("mode", kind, options.percent or when))
+
+
+def _status(number: str) -> Mapping[str, str]:
+    """The option that ``status=NUMBER`` stands for.
+
+    :raises LanguageError: it is no status.
+    """
+    if not number:
+        raise Incomplete("status= needs a value")
+    try:
+        status_of(number)
+    except ValueError as error:
+        raise LanguageError(f"status={shown(number)}: {error}") from None
+    return {"status": number}
 
 
 def _error_kind(rest: str) -> tuple[FaultKind, str]:
@@ -271,13 +208,3 @@ def _error_kind(rest: str) -> tuple[FaultKind, str]:
         told = f"error needs a kind: {', '.join(KINDS)}"
         raise LanguageError(told) if rest.strip() else Incomplete(told)
     return kind_of(match.group(1)), match.group(2)
-
-
-def shown(text: str) -> str:
-    """*text* as shown in an answer: bounded, without control characters."""
-    short = text if len(text) <= 40 else text[:40] + "…"
-    return "".join(char if char.isprintable() else "�" for char in short)
-
-
-def _quoted(text: str) -> str:
-    return f'"{shown(text)}"'

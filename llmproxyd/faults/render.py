@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmproxyd.faults.rules import UNKNOWN, FaultKind
 from llmproxyd.model import Reply
-from llmproxyd.providers.base import ErrorContext, ErrorKind, Provider
+from llmproxyd.providers.base import ErrorContext, ErrorKind, Provider, StreamForm
 
 
 def kind_at(kind: FaultKind, provider: Provider) -> ErrorKind:
@@ -20,3 +20,13 @@ def render(provider: Provider, context: ErrorContext) -> Reply:
     if context.kind is None:
         raise ValueError("a rehearsed failure has a kind")
     return provider.error(provider.spec(context.kind, context.operation), context)
+
+
+def render_event(provider: Provider, form: StreamForm, context: ErrorContext) -> bytes | None:
+    """The event for ``context.kind`` within a stream of *form*; ``None`` where it has none.
+
+    :raises ValueError: the context is that of an error of the proxy itself.
+    """
+    if context.kind is None:
+        raise ValueError("a rehearsed failure has a kind")
+    return provider.stream_error(form, provider.spec(context.kind, context.operation), context)

@@ -115,7 +115,7 @@ class StreamWatch:
         return found
 
     def _judged(self, name: str, value: JsonObject, data: bytes) -> Sign | None:
-        self.finished = self.finished or _is_final(self._form, name, value)
+        self.finished = self.finished or self._form.closes(name, value)
         error = self._form.failure(name, value)
         if error is not None:
             return Trouble(error, data)
@@ -128,19 +128,6 @@ class StreamWatch:
         if error is not None:
             return Trouble(error, event.data)
         return CONTENT if text else None
-
-
-def _is_final(form: StreamForm, name: str, value: JsonObject) -> bool:
-    """Whether an event is the last of a complete stream: by type, or by a member that is not empty.
-
-    The member may stand in the objects of a list: ``finish_reason`` does in ``choices``.
-    """
-    final = form.final
-    if name in final or value.get("type") in final or value.get("event_type") in final:
-        return True
-    return any(
-        place.get(key) for key in final for place in (value, *(o for v in value.values() for o in objects(v)))
-    )
 
 
 @dataclass(frozen=True, slots=True)

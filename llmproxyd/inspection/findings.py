@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 from llmproxyd.model import Reading
-from llmproxyd.providers.base import Place, Usage
-from llmproxyd.providers.events import JsonObject, objects
+from llmproxyd.providers.base import Usage
+from llmproxyd.providers.events import JsonObject
+from llmproxyd.providers.places import at
 
 MODEL = 256
 """Characters of a model's name; a longer one is none."""
@@ -16,6 +17,10 @@ WORD = 64
 
 MOST = 10**12
 """Tokens; a count above it is not believed."""
+
+_DECODER = json.JSONDecoder()
+_SPACE = " \t\n\r"
+"""What may stand around a value.  RFC 8259 §2."""
 
 _PENDING = frozenset({"in_progress", "queued"})
 """What stands in the place of a reason to finish while there is none."""
@@ -47,15 +52,12 @@ class Findings:
         """Take what one object of the answer tells."""
         usage = self._usage
         for root in usage.roots:
-            below = at(value, root)
+            below = at(value, root) if root else value
             if not isinstance(below, dict):
                 continue
             if self.model is None and usage.model:
                 self.model = _word(at(below, usage.model), MODEL)
-            for meaning, place in usage.tokens.items():
-                number = _count(at(below, place))
-                if number is not None:
-                    self._tokens[meaning] = number
+            usage.finder.gather(below, _count, self._tokens)
             self._finish = self._finished(below) or self._finish
             if usage.cost:
                 cost = _cost(at(below, usage.cost))
@@ -63,11 +65,13 @@ class Findings:
 
     def reading(self, failed: bool) -> Reading:
         """All of it; counts that the provider keeps apart are added to those that they belong to."""
-        tokens = dict(self._tokens)
-        for meaning, parts in self._usage.apart.items():
-            extra = sum(self._tokens.get(part, 0) for part in parts)
-            if extra:
-                tokens[meaning] = tokens.get(meaning, 0) + extra
+        tokens, apart = self._tokens, self._usage.apart
+        if apart:
+            tokens = dict(tokens)
+            for meaning, parts in apart.items():
+                extra = sum(self._tokens.get(part, 0) for part in parts)
+                if extra:
+                    tokens[meaning] = tokens.get(meaning, 0) + extra
         return Reading(model=self.model, tokens=tokens, finish=self._finish, cost=self.cost, failed=failed)
 
     def _finished(self, value: JsonObject) -> str | None:
@@ -78,31 +82,23 @@ class Findings:
         return None
 
 
-def at(value: object, place: Place) -> object:
-    """What stands at *place* in *value*, ``None`` if nothing does.
-
-    Where an array stands in the way, the first of its objects that has the rest is taken.
-    """
-    for number, key in enumerate(place):
-        if isinstance(value, list):
-            rest = place[number:]
-            return next((found for item in objects(value) if (found := at(item, rest)) is not None), None)
-        if not isinstance(value, dict):
-            return None
-        value = value.get(key)
-    return value
-
-
 def parsed(data: bytes) -> object:
     """The JSON value of *data*, ``None`` if it is none.  A broken character does not matter."""
     try:
-        return json.loads(data.decode(json.detect_encoding(data), "replace"))
+        if not data.startswith(b'{"'):
+            return json.loads(data.decode(json.detect_encoding(data), "replace"))
+        # As nearly all do that are read here: UTF-8, and nothing before it.
+        text = data.decode("utf-8", "replace")
+        value, end = _DECODER.raw_decode(text)
     except (ValueError, RecursionError):
         return None
+    return None if text[end:].strip(_SPACE) else value
 
 
 def _count(value: object) -> int | None:
     """*value* as a number of tokens; some tell them as ``12.0``."""
+    if type(value) is int:
+        return value if 0 <= value <= MOST else None
     if isinstance(value, float) and value.is_integer() and abs(value) <= MOST:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from llmproxyd.faults.language import KINDS, OPTIONS, Incomplete, LanguageError
+from llmproxyd.faults.kinds import SILENT, kind_of, options_of
+from llmproxyd.faults.language import KINDS, OPTIONS, VERBS, Incomplete, LanguageError
+from llmproxyd.faults.limitlines import LIMIT_OPTIONS
+from llmproxyd.faults.limits import Each
+from llmproxyd.faults.rules import Side
+from llmproxyd.faults.scenariotext import OK
 from llmproxyd.language.grammar import JSON, State, Table
 from llmproxyd.language.kinds import Kind, Names
 from llmproxyd.language.lexer import last_word, words_of, written
+from llmproxyd.language.scenarios import OPTIONS as OPTIONS_OF_SCENARIO
 
 MOST = 200
 """Candidates that are told."""
 
 _OPTION = re.compile(r"(--[a-z-]+=)(.*)", re.DOTALL)
 _QUOTES = re.compile("[\"']")
-_GIVEN = re.compile(r"(?<!\S)([A-Za-z_]+)=")
+_GIVEN = re.compile(r"(?<!\S)([A-Za-z][A-Za-z_-]*)=")
+_KIND_FIRST = re.compile("[^A-Za-z_-]")
 
 
 def complete(table: Table, text: str, names: Names) -> list[str]:
@@ -61,7 +68,9 @@ def _candidates(table: Table, before: str, partial: str, names: Names) -> Iterab
         verb, at = table.named(before)
     except LanguageError:
         return
-    if verb.rest is not None:
+    if verb.words == ("scenario", "run"):
+        yield from _steps(before[at:], names)
+    elif verb.rest is not None:
         yield from _fault(verb.words, before[at:], names)
     else:
         yield from _following(State(verb), before, at, partial, names)
@@ -110,16 +119,50 @@ def _fault(verb: tuple[str, ...], before: str, names: Names) -> Iterable[str]:
     if verb == ("n",):
         return
     if verb == ("fault", "add") and not words:
-        yield from ("c", "r", "u", "error")
+        yield from ("c", "r", "u", "error", *VERBS, "status=")
     if (verb == ("error",) and not words) or words == ["error"]:
         yield from (*KINDS, "unknown")
         return
-    given = {name.lower() for name in _GIVEN.findall(before)}
-    if not given:
+    given = {name.lower().replace("-", "_") for name in _GIVEN.findall(before)}
+    if verb == ("limit",):
+        for name in LIMIT_OPTIONS:
+            if name not in given:
+                yield from _option(name, names)
+        return
+    if not given - {"status"}:
         yield "*"
-    for name in (*OPTIONS, *(["name"] if verb == ("fault", "add") else [])):
+    for name in (*_options(verb, words), *(["name"] if verb == ("fault", "add") else [])):
         if name not in given:
             yield from _option(name, names)
+
+
+def _steps(before: str, names: Names) -> Iterable[str]:
+    """Words of a scenario after *before*."""
+    last = before.rpartition(",")[2]
+    if not last.strip():
+        yield OK
+    # What is said of the whole scenario, or cannot be said of a step.
+    said: tuple[str, ...] = ("name=", "place=", "after=", "max=", "ttl=")
+    if not any(word in SILENT for word in last.split()[:1]):
+        said += ("for=",)
+    yield from (word for word in _fault(("fault", "add"), last, names) if not word.startswith(said))
+    given = {name.lower() for name in _GIVEN.findall(before)}
+    yield from (word for word in OPTIONS_OF_SCENARIO if word.partition("=")[0] not in given)
+
+
+def _options(verb: tuple[str, ...], words: list[str]) -> tuple[str, ...]:
+    """The options of the fault that *verb* and *words* are the beginning of."""
+    told = (*(word for word in verb if word not in ("fault", "add", "error")), *words, "")[0]
+    told = words[1] if told == "error" and len(words) > 1 else told
+    try:
+        kind = kind_of(_KIND_FIRST.split(told, 1)[0])
+    except LanguageError:
+        return OPTIONS
+    options = options_of(kind)
+    if kind in SILENT:
+        # What it is about comes first.
+        return ("for", *(one for one in options if one != "for"))
+    return tuple(one for one in options if one != "status")
 
 
 def _option(name: str, names: Names) -> Iterable[str]:
@@ -127,4 +170,12 @@ def _option(name: str, names: Names) -> Iterable[str]:
         yield from ("stream=yes", "stream=no")
     elif name == "upstream":
         yield from (f"upstream={one}" for one in names("upstream"))
+    elif name == "key":
+        yield from (f"key={one}" for one in Each)
+    elif name == "place":
+        yield from (f"place={one}" for one in Side)
+    elif name == "at":
+        yield from ("at=start", "at=tool", "at=end")
+    elif name == "error":
+        yield from (f"error={one}" for one in (*KINDS, "unknown"))
     yield f"{name}="

@@ -1,4 +1,4 @@
-"""Filters of requests: ``status>=500``, ``upstream=openai``, ``path~embeddings``."""
+"""Filters of requests: ``status>=500``, ``upstream=openai``, ``model=gpt-*``, ``path~embeddings``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import Any
 
 from llmproxyd.faults.language import Incomplete, LanguageError, shown
@@ -28,6 +29,7 @@ TEXTS = (
     "code",
     "cache",
     "peer",
+    "test",
 )
 FIELDS: tuple[str, ...] = (*NUMBERS, *DURATIONS, *TEXTS)
 """Members of a row that can be asked for; durations are in seconds.
@@ -37,11 +39,13 @@ id of the request.  A member that is missing or ``None`` differs from every valu
 """
 
 ACCEPTED = (
-    f"FIELD=VALUE, !=, ~ (contains) or, of numbers, <, <=, >, >= (fields: {', '.join(FIELDS)}; "
-    'such as "status>=500 upstream=openai duration>2s")'
+    "FIELD=VALUE or !=, of texts also as a glob, ~ (contains) or, of numbers, <, <=, >, >= "
+    f"(fields: {', '.join(FIELDS)}; "
+    'such as "status>=500 upstream=openai model=gpt-* duration>2s")'
 )
 
 _FILTER = re.compile(r"([A-Za-z_]+)(>=|<=|!=|=|<|>|~)(.*)", re.DOTALL)
+_GLOB = re.compile(r"[*?[]")
 _NUMBER = re.compile(r"[0-9]{1,15}")
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
@@ -57,7 +61,8 @@ _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
 class Filter:
     """One condition.
 
-    :param value: a number where the field is one, seconds where it is a duration, else a text.
+    :param value: a number where the field is one, seconds where it is a duration, else a text; where that
+        holds ``*``, ``?`` or ``[`` also a glob, which tells upper case from lower.
     """
 
     field: str
@@ -70,7 +75,8 @@ class Filter:
         if self.sign == "~":
             return isinstance(found, str) and str(self.value).lower() in found.lower()
         if isinstance(self.value, str):
-            return (str(found) == self.value) is (self.sign == "=")
+            same = found is not None and _fits(str(found), self.value)
+            return same is (self.sign == "=")
         if not isinstance(found, int | float):
             return self.sign == "!="
         return _COMPARE[self.sign](found, self.value)
@@ -98,6 +104,10 @@ def parse_filter(text: str) -> Filter:
     if sign == "~":
         raise LanguageError(f"{name} is a number; accepted: =, !=, <, <=, >, >=")
     return Filter(name, sign, _number(name, value))
+
+
+def _fits(text: str, value: str) -> bool:
+    return text == value or (_GLOB.search(value) is not None and fnmatchcase(text, value))
 
 
 def _number(name: str, value: str) -> float:

@@ -19,7 +19,8 @@ from llmproxyd.language.lexer import Word, words_of
 
 JSON = "--json"
 
-_FIRST = re.compile(r"\s*([A-Za-z]+|\?)")
+_FIRST = re.compile(r"\s*([A-Za-z]+(?:[_-][A-Za-z]+)*|\?)")
+_EQUALS = re.compile(r"\s*=")
 _JSON = re.compile(r"(.*?)(?:^|\s)--json\s*", re.DOTALL)
 
 
@@ -107,7 +108,9 @@ class Verb:
     @property
     def usage(self) -> str:
         """How it is written."""
-        parts = [self.name, *([self.shows] if self.shows else [])]
+        # "status=503" is one word.
+        glue = "" if self.name.endswith("=") else " "
+        parts = [f"{self.name}{glue}{self.shows}" if self.shows else self.name]
         parts += [one.usage for one in self.arguments]
         if self.single:
             parts.append(" | ".join(one.usage[1:-1] for one in self.options))
@@ -188,8 +191,10 @@ class Table:
             if not given:
                 raise Incomplete(f"nothing was typed; accepted: {', '.join(self.firsts)}")
             raise LanguageError(f'"{shown(given)}" is no command; accepted: {", ".join(self.firsts)}')
-        words: tuple[str, ...] = (first.group(1).lower(),)
+        words: tuple[str, ...] = (first.group(1).lower().replace("-", "_"),)
         at = first.end()
+        if (equals := _EQUALS.match(text, at)) and (f"{words[0]}=",) in self._by_words:
+            return self._by_words[(f"{words[0]}=",)], equals.end()
         glued = at < len(text) and not text[at].isspace()
         one = self._by_words.get(words)
         if one is not None and one.rest is not None:

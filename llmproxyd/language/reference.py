@@ -30,6 +30,15 @@ page is made from the table by which lines are read.
 """
 
 
+_FILTER_HELP = (
+    "A filter is ``FIELD=VALUE``, ``FIELD!=VALUE`` or, of texts, ``FIELD~VALUE`` (contains, in any case); "
+    "numbers and durations have ``<``, ``<=``, ``>`` and ``>=``. The value of a text may be a glob, which "
+    "tells upper case from lower: ``model=gpt-*``, ``path=/v1/*`` (``*`` stands for any text, ``?`` for one "
+    "character, ``[45]`` for one of these). ``fault=*`` finds requests that have one, ``fault!=*`` the "
+    "others. A shell wants globs in quotes. Several filters must all hold."
+)
+
+
 def reference(table: Table) -> str:
     """*table* as reStructuredText."""
     parts = [_HEAD]
@@ -46,15 +55,22 @@ def reference(table: Table) -> str:
 def _faults() -> str:
     return (
         f"How often: {MODIFIER_HELP}.\n\n"
-        "Options: ``after=N`` lets so many requests pass first, ``for=5m`` ends it, ``retry_after=2`` is\n"
-        "told to the client; ``upstream=NAME``, ``model=gpt-4*``, ``path=/v1/*`` and ``stream=yes|no``\n"
-        "narrow it.\n\n"
-        f"{_filled(f'Kinds: {_literals((*KINDS, UNKNOWN))}.')}\n"
+        "Options of every fault: ``after=N`` lets so many requests pass first, ``for=5m`` ends it,\n"
+        "``max=N`` ends it after so many hits, ``percent=N`` is a share; ``upstream=NAME``,\n"
+        "``model=gpt-4*``, ``path=/v1/*`` and ``stream=yes|no`` narrow it. ``place=upstream`` has it happen\n"
+        "to attempts, so that retries, breakers and the hold see it. Dashes may stand for underscores.\n\n"
+        "Options of errors: ``retry_after=2`` is told to the client.\n\n"
+        "Options of what breaks an answer: ``at=N`` is after so many content events, ``at=start`` before\n"
+        "the first of them, ``at=tool`` within the arguments of a tool call, ``at=end`` in place of what\n"
+        "closes the stream, ``at=1000B`` and ``at=50%bytes`` count bytes. The ``for=`` of ``stall`` and\n"
+        "``delay`` is the silence; ``ttl=5m`` ends these rules. The page on faults tells of every kind\n"
+        "what clients make of it.\n\n"
+        f"{_filled(f'Kinds of errors: {_literals((*KINDS, UNKNOWN))}.')}\n"
     )
 
 
 def _verb(verb: Verb) -> str:
-    lines = [f"``{verb.usage}``", _below(f"{verb.about}.")]
+    lines = [f"``{verb.usage}``", _below(f"{verb.about}.".replace("*", r"\*"))]
     if verb.options:
         lines.append("")
         lines += [
@@ -68,8 +84,7 @@ def _verb(verb: Verb) -> str:
 def _filters() -> str:
     return (
         "Filters\n=======\n\n"
-        "A filter is ``FIELD=VALUE``, ``FIELD!=VALUE`` or, of texts, ``FIELD~VALUE`` (contains, in any\n"
-        "case); numbers and durations have ``<``, ``<=``, ``>`` and ``>=``. Several must all hold.\n\n"
+        f"{_filled(_FILTER_HELP)}\n\n"
         f"- numbers: {_literals(NUMBERS)}\n"
         f"- durations, such as ``2s`` or ``250ms``: {_literals(DURATIONS)}\n"
         f"{_filled(f'- texts: {_literals(TEXTS)}', below='  ')}\n"

@@ -15,7 +15,9 @@ from twisted.web.resource import IResource, Resource
 
 from llmproxyd.assembly import Assembly
 from llmproxyd.config.load import load
+from llmproxyd.config.scenariofile import folder_of
 from llmproxyd.config.schema import Config
+from llmproxyd.control.commanded import completed
 from llmproxyd.errors import Refused
 from llmproxyd.faults.language import SetFault, parse
 from llmproxyd.gateway import Parts
@@ -190,7 +192,8 @@ class ProxyResource(Mounted):
         :raises llmproxyd.faults.language.LanguageError: it is not understood, and nothing has changed.
         """
         command = parse(line)
-        self._works.engine.set_mode(command.rule if isinstance(command, SetFault) else None)
+        rule = completed(command.rule, folder_of(self._config)) if isinstance(command, SetFault) else None
+        self._works.engine.set_mode(rule)
 
     def prometheus(self, accept: bytes = b"") -> tuple[bytes, bytes]:
         """All metrics as Prometheus reads them, and the media type.

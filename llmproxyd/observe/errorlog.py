@@ -37,12 +37,13 @@ _OVERHEAD = 4096
 class ErrorLog:
     """A subscriber of the sink.
 
+    :ivar folder: where they go.
     :ivar redactor: for the records from now on.
     """
 
     def __init__(self, settings: ErrorLogging, writer: Writer, redactor: Redactor, wall: WallClock) -> None:
         self._settings = settings
-        self._folder = Folder(
+        self.folder = Folder(
             settings.folder,
             max_files=settings.max_files,
             names=NAMES,
@@ -57,12 +58,12 @@ class ErrorLog:
         if isinstance(event, BreakerChanged):
             event = _breaker_record(event, self._wall())
         if isinstance(event, ErrorNoted):
-            self._writer.put(ErrorRecord(event, self._folder, self.redactor, self._settings))
+            self._writer.put(ErrorRecord(event, self.folder, self.redactor, self._settings))
 
     def summary(self) -> Mapping[str, object]:
         """What ``/logs/errors`` tells.  It reads the folder: not for the reactor's thread."""
         state = self._writer.state()
-        found = summary(self._folder, self._wall())
+        found = summary(self.folder, self._wall())
         counts = {name: state[name] for name in ("queued", "dropped", "failed")}
         return {"enabled": self._settings.enabled, **found, **counts}
 

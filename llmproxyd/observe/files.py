@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections import deque
@@ -19,6 +20,9 @@ RESCAN = 256
 
 COLLISIONS = 1000
 """Names that are tried for one file."""
+
+PART = ".part"
+"""How the name of a file ends that is being written."""
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -58,6 +62,9 @@ class Found:
 class Folder:
     """A folder of records, each a file that only its owner can read.
 
+    A file has its name once it is whole; until then it is hidden, and its name ends in ``.part``.  One that
+    a crash has left counts among *max_files*, and goes as the others do.
+
     It may hold other things too: what does not match *names* is neither counted nor touched.
     All but :meth:`files` is for one thread alone.
 
@@ -84,6 +91,8 @@ class Folder:
         self._until_scan = 0
         self.lost = 0
         """Records that could not be written since it last worked."""
+        self.failing = False
+        """It does not work, and the log has been told."""
 
     def write(self, stem: str, render: Callable[[str], str]) -> str:
         """Make a new file; its name.
@@ -108,9 +117,10 @@ class Folder:
                     # Whatever the umask says.
                     os.fchmod(stream.fileno(), 0o600)
                     stream.write(self._bounded(render(name)))
+                os.rename(_part(name), name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
                 with suppress(OSError):
-                    os.unlink(name, dir_fd=folder)
+                    os.unlink(_part(name), dir_fd=folder)
                 raise
         except OSError:
             self._until_scan = 0
@@ -120,12 +130,31 @@ class Folder:
         self._present.append(name)
         return name
 
+    def obstacle(self) -> str | None:
+        """Why nothing can be written there, as far as can be told without trying; it may be made later."""
+        place = self.path
+        while not os.path.lexists(place) and place != place.parent:
+            place = place.parent
+        if not place.is_dir():
+            return os.strerror(errno.ENOTDIR)
+        if os.access(place, os.W_OK | os.X_OK):
+            return None
+        sealed = os.statvfs(place).f_flag & os.ST_RDONLY
+        return os.strerror(errno.EROFS if sealed else errno.EACCES)
+
     def _create(self, folder: int, stem: str) -> tuple[str, int]:
-        """A new file, and no other's: neither an old one nor where a link leads."""
+        """The part of a new file, under a name that nothing has and nobody else takes while it is there."""
         for number in range(COLLISIONS):
             name = f"{stem}_{number}{self._suffix}" if number else f"{stem}{self._suffix}"
+            if _taken(name, folder):
+                continue
             with suppress(FileExistsError):
-                return name, os.open(name, _NEW, 0o600, dir_fd=folder)
+                file = os.open(_part(name), _NEW, 0o600, dir_fd=folder)
+                if not _taken(name, folder):
+                    return name, file
+                # Another daemon was quicker.
+                os.close(file)
+                os.unlink(_part(name), dir_fd=folder)
         raise FileExistsError(f"{COLLISIONS} files of one name")
 
     def _bounded(self, text: str) -> bytes:
@@ -138,22 +167,42 @@ class Folder:
         return (kept + mark)[:most]
 
     def _scan(self) -> None:
-        found = sorted(self.files(), key=lambda file: (file.modified, file.name))
+        found = sorted(self._found(parts=True), key=lambda file: (file.modified, file.name))
         self._present = deque(file.name for file in found)
         self._until_scan = RESCAN
 
     def files(self) -> list[Found]:
-        """Those that are there now, in no order; none if the folder cannot be read."""
+        """Those that are there now and whole, in no order; none if the folder cannot be read."""
+        return self._found()
+
+    def _found(self, *, parts: bool = False) -> list[Found]:
         found = []
         with suppress(OSError), os.scandir(self.path) as entries:
             for entry in entries:
-                if not self._names.fullmatch(entry.name):
+                name = entry.name
+                if parts and name.startswith(".") and name.endswith(PART):
+                    name = name[1 : -len(PART)]
+                if not self._names.fullmatch(name):
                     continue
                 with suppress(OSError):
                     if entry.is_file(follow_symlinks=False):
                         status = entry.stat(follow_symlinks=False)
                         found.append(Found(entry.name, status.st_size, status.st_mtime_ns / 1e9))
         return found
+
+
+def _part(name: str) -> str:
+    """What the file *name* is called until it is whole."""
+    return f".{name}{PART}"
+
+
+def _taken(name: str, folder: int) -> bool:
+    """Whether anything has that name: a link that leads nowhere, too."""
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _make(path: Path) -> None:

@@ -91,11 +91,13 @@ _PLAIN = (
     "token",
     "peer",
     "upstream_id",
+    "unreached",
+    "injected",
 )
 """Members of :class:`~llmproxyd.model.Finished` that a row has under the same names, as they are."""
 
 _BODIES = ("request_body", "response_body")
-_CLEANED = ("method", "path", "model", "detail", "traceparent")
+_CLEANED = ("method", "path", "model", "detail", "traceparent", "test")
 """Those of them that others chose: told without secrets, and bounded."""
 
 
@@ -235,19 +237,19 @@ class Journal:
             entries = self._entries
             entries.append((wall, size, event, tries, decision))
             self._held += size
-            if len(entries) > self._most:
-                self._held -= entries.popleft()[1]
-            if self._held > self._budget:
+            if self._held > self._budget or len(entries) > self._most:
                 self._make_room()
         if self._followers:
             self._tell(wall, event)
 
     def _make_room(self) -> None:
-        """Forget the oldest; the last one stays, whatever it holds, as long as any may."""
-        entries = self._entries
-        least = min(self._most, 1)
-        while self._held > self._budget and len(entries) > least:
-            self._held -= entries.popleft()[1]
+        """Forget the oldest; the last one stays, whatever it holds."""
+        entries, held, budget = self._entries, self._held, self._budget
+        if len(entries) > self._most:
+            held -= entries.popleft()[1]
+        while held > budget and len(entries) > 1:
+            held -= entries.popleft()[1]
+        self._held = held
 
     def _retrying(self, event: Retrying) -> None:
         tries = self._tries.get(event.request_id)

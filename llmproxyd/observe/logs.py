@@ -11,6 +11,7 @@ from time import localtime, strftime
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from zope.interface import implementer
 
+from llmproxyd.observe import journald
 from llmproxyd.observe.output import Output
 from llmproxyd.redaction import Redactor
 
@@ -109,8 +110,8 @@ class Observer:
             members = {"ts": json_time(wall), "level": level.name, "logger": namespace, "message": text}
             if trace is not None:
                 members["trace"] = trace
-            self._output.write(json_line(members))
+            lines = json_line(members)
         else:
             mark = "" if level is LogLevel.info else f"{level.name.upper()} "
             lines = f"{text_time(wall)} {mark}{text}\n" + (f"{trace.rstrip()}\n" if trace else "")
-            self._output.write(lines)
+        self._output.write(journald.marked(lines, level.name) if self._output.journald else lines)

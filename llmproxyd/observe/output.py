@@ -29,13 +29,15 @@ class Output:
     """Text to *stream*.
 
     :param terminal: whether people read it as it comes (symbols, arrival lines).
+    :param journald: whether systemd's journal reads it; lines of the log then begin with their level.
     :ivar lost: how many writes failed: a full disk costs lines, never a request.
     """
 
-    def __init__(self, stream: TextIO, *, terminal: bool = False) -> None:
+    def __init__(self, stream: TextIO, *, terminal: bool = False, journald: bool = False) -> None:
         self._stream = stream
         self._prompt: Prompt | None = None
         self.terminal = terminal
+        self.journald = journald
         self.lost = 0
         encoding = getattr(stream, "encoding", None) or "utf-8"
         self._encoding = encoding

@@ -41,12 +41,15 @@ class Recording:
 
     def start(self, sink: Sink) -> None:
         """Write what *sink* tells of from now on."""
+        places = {}
         if self._config.logging.enabled:
             sink.subscribe(self._requests, arrivals=False)
+            places["logging.folder"] = self._requests.folder
         if self._config.error_logging.enabled:
             sink.subscribe(self._errors, arrivals=False)
+            places["error_logging.folder"] = self._errors.folder
         if self._wanted:
-            self._writer.start()
+            self._writer.start(places)
 
     def stop(self) -> Deferred[None]:
         """Write what waits; fires soon in any case."""

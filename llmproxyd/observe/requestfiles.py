@@ -52,19 +52,20 @@ _PHRASES = {520: "Unknown Error", 521: "Web Server Is Down", 522: "Connection Ti
 class RequestFiles:
     """A subscriber of the sink: takes :class:`~llmproxyd.model.Recorded`, and nothing else.
 
+    :ivar folder: where they go.
     :ivar redactor: for the records from now on.
     """
 
     def __init__(self, settings: Logging, writer: Writer, redactor: Redactor) -> None:
         self._settings = settings
-        self._folder = Folder(settings.folder, max_files=settings.max_files, names=NAMES)
+        self.folder = Folder(settings.folder, max_files=settings.max_files, names=NAMES)
         self._writer = writer
         self.redactor = redactor
 
     def __call__(self, event: Event) -> None:
         """Have *event* written; it is not looked at before that."""
         if isinstance(event, Recorded):
-            self._writer.put(RequestRecord(event, self._folder, self.redactor, self._settings))
+            self._writer.put(RequestRecord(event, self.folder, self.redactor, self._settings))
 
 
 @dataclass(frozen=True, slots=True)

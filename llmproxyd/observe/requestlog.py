@@ -24,6 +24,7 @@ from llmproxyd.model import (
     Retrying,
     WallClock,
 )
+from llmproxyd.observe import journald
 from llmproxyd.observe.logs import json_line, json_time, text_time
 from llmproxyd.observe.output import Output
 
@@ -60,7 +61,8 @@ class RequestLog:
         self._clock = clock
         self._wall = wall
         self._as_json = as_json
-        self._format: Callable[[Line, float], str] = json_event if as_json else self._text_event
+        self._line: Callable[[Line, float], str] = json_event if as_json else self._text_event
+        self._format = self._marked if output.journald else self._line
         self._least = least
         self._waiting: list[str] = []
         self._timer: IDelayedCall | None = None
@@ -101,8 +103,17 @@ class RequestLog:
             return every and not (watched and event.commanded)
         return isinstance(event, Absorbed) and (every or self._least == "warn")
 
+    def _marked(self, event: Line, wall: float) -> str:
+        return journald.marked(self._line(event, wall), level_of(event))
+
     def _text_event(self, event: Line, wall: float) -> str:
         return f"{text_time(wall)} {text_event(event, symbols=self._output.symbols)}\n"
+
+
+def level_of(event: Line) -> str:
+    """``warn`` for what tells of a failure."""
+    failed = event.code is not None if isinstance(event, Finished) else isinstance(event, Absorbed)
+    return "warn" if failed else "info"
 
 
 def text_event(event: Line, *, symbols: bool) -> str:
@@ -166,12 +177,12 @@ def _sign(event: Finished) -> str:
 
 def json_event(event: Line, wall: float) -> str:
     """*event* as a line of JSON."""
-    members: dict[str, object] = {"ts": json_time(wall), "level": "info"}
+    members: dict[str, object] = {"ts": json_time(wall), "level": level_of(event)}
     if not isinstance(event, (Finished, Arrived)):
         if isinstance(event, FaultsChanged):
             members |= {"event": "faults", "mode": event.words, "cause": event.cause}
         else:
-            members |= {"level": "warn", "event": _ABSORBED[type(event)], **asdict(event)}
+            members |= {"event": _ABSORBED[type(event)], **asdict(event)}
         return json_line(members)
     members |= {
         "event": "arrived" if isinstance(event, Arrived) else "request",
@@ -192,8 +203,6 @@ def json_event(event: Line, wall: float) -> str:
             "code": event.code,
             "detail": event.detail,
         }
-        if event.code is not None:
-            members["level"] = "warn"
     return json_line(members)
 
 

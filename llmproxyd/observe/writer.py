@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from types import MappingProxyType
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -23,6 +24,14 @@ from llmproxyd.observe.files import Folder
 MAX_RECORDS = 1000
 MAX_BYTES = 64 * 1024 * 1024
 """What may wait to be written."""
+
+NO_PLACES: Mapping[str, Folder] = MappingProxyType({})
+
+ADVICE = (
+    "{name} is to name a folder that the daemon may write to, best by an absolute path "
+    "(under systemd that of LogsDirectory=, such as /var/log/llmproxyd)"
+)
+"""What the log says at the start of a folder that cannot be written."""
 
 DEADLINE = 5.0
 """Seconds that the last records have when the daemon stops."""
@@ -86,11 +95,16 @@ class Writer:
         """Of those dropped, how many the log has been told of."""
         self._dropping = False
 
-    def start(self) -> None:
-        """Begin to write what was put and will be."""
+    def start(self, places: Mapping[str, Folder] = NO_PLACES) -> None:
+        """Begin to write what was put and will be.
+
+        :param places: folders by the settings that name them; the log tells of those that cannot be written.
+        """
         if self._thread is None and not self._stopping:
             # Not waited for at the end of the process: a disk may never answer.
-            self._thread = threading.Thread(target=self._work, name="llmproxyd-records", daemon=True)
+            self._thread = threading.Thread(
+                target=self._work, args=(dict(places),), name="llmproxyd-records", daemon=True
+            )
             self._thread.start()
 
     def put(self, record: Record) -> bool:
@@ -176,7 +190,9 @@ class Writer:
 
     # In the thread.
 
-    def _work(self) -> None:
+    def _work(self, places: Mapping[str, Folder]) -> None:
+        for name, folder in places.items():
+            self._look(name, folder)
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._queue or self._stopping)
@@ -184,6 +200,13 @@ class Writer:
                     break
             self._write_next()
         self._tell(self._over)
+
+    def _look(self, name: str, folder: Folder) -> None:
+        """Tell at the start, rather than at the first record, that *folder* cannot be written."""
+        with suppress(OSError):
+            if why := folder.obstacle():
+                advice = ADVICE.format(name=name)
+                self._fails("cannot be written", folder, f"{why}; {advice}")
 
     def _write_next(self) -> None:
         with self._changed:
@@ -214,19 +237,22 @@ class Writer:
             folder.write(record.stem, record.render)
         except OSError as error:
             folder.lost += 1
-            if folder.lost == 1:
-                # Not the error itself: its text may hold more than what is wrong with the disk.
-                self._warn("cannot be written", folder, error.strerror or type(error).__name__)
+            # Not the error itself: its text may hold more than what is wrong with the disk.
+            self._fails("cannot be written", folder, error.strerror or type(error).__name__)
             return False
         except Exception as error:
             folder.lost += 1
-            if folder.lost == 1:
-                self._warn("cannot be made", folder, f"{type(error).__name__} {_place(error)}")
+            self._fails("cannot be made", folder, f"{type(error).__name__} {_place(error)}")
             return False
-        lost, folder.lost = folder.lost, 0
-        if lost:
+        if folder.failing:
+            lost, folder.lost, folder.failing = folder.lost, 0, False
             self._warn("are written again", folder, f"{lost} lost")
         return True
+
+    def _fails(self, what: str, folder: Folder, why: str) -> None:
+        if not folder.failing:
+            folder.failing = True
+            self._warn(what, folder, why)
 
     def _warn(self, what: str, folder: Folder, why: str) -> None:
         message = "Records in {folder} {what}: {why}"

@@ -17,6 +17,7 @@ from llmproxyd.faults.render import kind_at, render
 from llmproxyd.model import RawHeaders, Reply, Response
 from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.providers.base import JSON, ErrorSpec, Provider, StreamForm, encode
+from llmproxyd.wire.outgoing import BODILESS
 
 
 def refuse(exchange: Exchange, error: ProxyError, wall: float, now: float, more: RawHeaders = ()) -> None:
@@ -70,6 +71,7 @@ def list_models(exchange: Exchange, models: Sequence[str], wall: float, now: flo
     """Answer with the configured list of models, in OpenAI's form, and say that it is one."""
     listed = [{"id": name, "object": "model", "created": 0, "owned_by": "llmproxyd"} for name in models]
     body = encode({"object": "list", "data": listed})
+    _unbroken(exchange)
     headers = [
         (b"content-type", JSON),
         (b"date", formatdate(wall, usegmt=True).encode()),
@@ -102,13 +104,40 @@ def inject(exchange: Exchange, chosen: Chosen, wall: float, now: float) -> None:
     _send(exchange, reply, "injected", kind.value, wall, now)
 
 
+def inject_reply(exchange: Exchange, chosen: Chosen, reply: Reply, wall: float, now: float) -> None:
+    """Answer with *reply*, the failure that was chosen for this request."""
+    exchange.fault = chosen
+    _send(exchange, reply, "injected", str(chosen.rule.kind), wall, now)
+
+
+def inject_status(exchange: Exchange, chosen: Chosen, wall: float, now: float) -> None:
+    """Answer with the status and the body that were chosen for this request."""
+    exchange.fault = chosen
+    _send(exchange, status_reply(chosen), "injected", "status", wall, now)
+
+
+def status_reply(chosen: Chosen) -> Reply:
+    """The whole answer of a fault that is any status and body."""
+    manner, seconds = chosen.rule.manner, chosen.rule.retry_after
+    headers = [] if seconds is None else [(b"retry-after", b"%d" % -int(-seconds // 1))]
+    if manner.status in BODILESS:
+        return Reply(manner.status, headers, b"")
+    return Reply(manner.status, [(b"content-type", manner.media.encode("latin-1")), *headers], manner.body)
+
+
 def stream_error(exchange: Exchange, form: StreamForm, error: ProxyError, wall: float) -> bytes | None:
     """*error* as an event within a stream of *form*; ``None`` if the dialect has none."""
     dialect = exchange.dialect
     return dialect.stream_error(form, _local(dialect, error), exchange.error_context(wall))
 
 
-def _reason(status: int) -> bytes:
+def _unbroken(exchange: Exchange) -> None:
+    """What the proxy says itself is broken by no fault."""
+    if exchange.stage is not None:
+        exchange.stage.stand_aside()
+
+
+def reason_of(status: int) -> bytes:
     """The registered phrase, none for a status that has none (529)."""
     try:
         return HTTPStatus(status).phrase.encode()
@@ -121,12 +150,13 @@ def _local(dialect: Provider, error: ProxyError) -> ErrorSpec:
 
 
 def _send(exchange: Exchange, reply: Reply, origin: str, code: str, wall: float, now: float) -> None:
+    _unbroken(exchange)
     headers = [*reply.headers, (b"date", formatdate(wall, usegmt=True).encode())]
     if exchange.policy.error_headers:
         headers += [(b"x-llmproxyd-error", origin.encode()), (b"x-llmproxyd-code", code.encode())]
     headers.append((b"x-llmproxyd-request-id", exchange.request_id.encode()))
     headers += exchange.cors
-    exchange.start(Response(reply.status, _reason(reply.status), headers, len(reply.body)), now)
+    exchange.start(Response(reply.status, reason_of(reply.status), headers, len(reply.body)), now)
     if exchange.request.method != b"HEAD":
         exchange.write(reply.body, last=True)
     exchange.finish(now)

@@ -18,7 +18,7 @@ from llmproxyd.http.body import Kept
 from llmproxyd.inspection.answerid import answer_id
 from llmproxyd.inspection.content import StreamWatch
 from llmproxyd.model import End, Response, Retrying
-from llmproxyd.pipeline import judge, refusals
+from llmproxyd.pipeline import judge, refusals, staged
 from llmproxyd.pipeline.deadline import Deadline
 from llmproxyd.pipeline.ending import DO_NOT_RETRY, Ending
 from llmproxyd.pipeline.exchange import Exchange
@@ -109,7 +109,12 @@ class Attempts(Ending):
         if self._notes is not None:
             self._notes.begun(self.number, upstream.name, going.url)
         interim = None if holds else exchange.inform
-        sending = means.sender.send(going, turn.target.body.producer(), interim)
+        produce = turn.target.body.producer
+        sending = None
+        if means.rehearsal.engine.acts_upstream:
+            sending = staged.send(exchange, upstream, going, produce, interim, means.sender, means.rehearsal)
+        if sending is None:
+            sending = means.sender.send(going, produce(), interim)
         exchange.work = sending.cancel
         sending.addCallbacks(self._answered, self._not_answered)
 

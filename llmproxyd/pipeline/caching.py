@@ -34,7 +34,7 @@ from llmproxyd.model import End, RawHeaders, Response
 from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.keeping import Gathering, elsewhere, entry_for
 from llmproxyd.pipeline.plan import Caching
-from llmproxyd.pipeline.serving import fresh_notes, notes, serve, with_parameter
+from llmproxyd.pipeline.serving import forwarded, fresh_notes, notes, serve, with_parameter
 from llmproxyd.pipeline.shelf import Shelf
 from llmproxyd.pipeline.whose import key_for
 from llmproxyd.wire.headers import WireHeaders
@@ -154,8 +154,9 @@ class Turn:
 
     def _miss(self, decision: Ask) -> None:
         wants, shelf, key = self._wants, self._shelf, self._key
-        self._entry, self._why = decision.entry, decision.why
-        self._note("miss", self._why, b"fwd=" + self._why.encode())
+        exchange, why = self._exchange, decision.why
+        self._entry, self._why = decision.entry, why
+        exchange.cache, exchange.cache_notes = "miss", forwarded(why)
         if self._policy.coalesce and not wants.no_cache and wants.max_age != 0:
             # What another brings is new enough for this one.
             if shelf.wait(key, self):

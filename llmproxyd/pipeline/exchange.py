@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IPushProducer
 
 from llmproxyd.errors import ProxyError
 from llmproxyd.faults.choose import Chosen
+from llmproxyd.faults.exporting import fault_line
 from llmproxyd.http.body import BodySource
 from llmproxyd.http.headers import relayed
 from llmproxyd.limits.interface import Standing
@@ -45,6 +46,12 @@ class Responder(Protocol):
     def cut(self) -> None:
         """End the connection so that the answer is visibly incomplete."""
 
+    def reset(self) -> None:
+        """End the connection by a reset."""
+
+    def hang_up(self) -> None:
+        """End the connection without an answer; only before :meth:`start`."""
+
     @property
     def chunked(self) -> bool:
         """Whether the body that was started is sent in chunks."""
@@ -55,6 +62,34 @@ class Responder(Protocol):
 
     def fed(self) -> None:
         """There is no more producer."""
+
+
+class OnStage(Protocol):
+    """Stands between the answer and the client, where a rehearsed fault breaks it.
+
+    It is the exchange's responder as well, and passes on what the client is to get.
+
+    :ivar waited: it has held the answer up.
+    """
+
+    waited: bool
+
+    def ended(self) -> None:
+        """The answer is whole; whether and when the client's is, is told by :meth:`Exchange.over`."""
+
+    def stand_aside(self) -> None:
+        """What comes is no answer that can be broken."""
+
+    def closed(self) -> None:
+        """The exchange is over."""
+
+
+class Charged(Protocol):
+    """Knows how the limits stand that a request came under."""
+
+    def amended(self, head: Response) -> Response:
+        """The head of its answer, with what is to be told of them."""
+        ...
 
 
 class Record(Protocol):
@@ -109,6 +144,10 @@ class _Nobody:
 
     def cut(self) -> None: ...
 
+    def reset(self) -> None: ...
+
+    def hang_up(self) -> None: ...
+
     def feed_from(self, producer: IPushProducer) -> None: ...
 
     def fed(self) -> None: ...
@@ -150,6 +189,9 @@ class Exchange:
     :ivar usage: what the answer tells of itself.
     :ivar cors: fields that let a web page read the answer.
     :ivar watched: the watch on clients was shown it.
+    :ivar charge: what rehearsed limits have charged it; ``None`` where there is none for it.
+    :ivar stage: breaks the answer on its way to the client, where a fault is to.
+    :ivar unreached: the fault that was chosen came to nothing.
     """
 
     __slots__ = (
@@ -162,6 +204,7 @@ class Exchange:
         "body",
         "cache",
         "cache_notes",
+        "charge",
         "closing",
         "code",
         "committed",
@@ -184,11 +227,13 @@ class Exchange:
         "responder",
         "said_all",
         "sent",
+        "stage",
         "standings",
         "status",
         "streamed",
         "streaming",
         "taps",
+        "unreached",
         "upstream",
         "upstream_id",
         "usage",
@@ -219,6 +264,8 @@ class Exchange:
         self.model: str | None = None
         self.streaming: bool | None = None
         self.fault: Chosen | None = None
+        self.charge: Charged | None = None
+        self.stage: OnStage | None = None
         self.work: Callable[[], None] | None = None
         self.give_up: Callable[[ProxyError], None] | None = None
         self.upstream: str | None = None
@@ -233,7 +280,7 @@ class Exchange:
         self.orphan = False
         self.attempts = 0
         self.asked = self.began = 0.0
-        self.streamed = self.said_all = self.watched = False
+        self.streamed = self.said_all = self.watched = self.unreached = False
         self.upstream_id: str | None = None
         self.cache: str | None = None
         self.cache_notes: RawHeaders = ()
@@ -271,11 +318,13 @@ class Exchange:
     def start(self, response: Response, now: float) -> None:
         """Commit: send the head to the client."""
         assert self.responder is not None
+        if self.charge is not None:
+            response = self.charge.amended(response)
         self.committed = True
         self.began = now
         if not self.orphan:
             self.status = response.status
-        if self.record is not None:
+        if self.record is not None and self.stage is None:
             self.record.head(response)
         self.responder.start(response)
 
@@ -285,10 +334,11 @@ class Exchange:
         :param ours: it is none of the upstream's.
         """
         assert self.responder is not None
-        if self.responder is not NOBODY:
-            self.sent += len(data)
-        if self.record is not None:
-            self.record.piece(data)
+        if self.stage is None:
+            if self.responder is not NOBODY:
+                self.sent += len(data)
+            if self.record is not None:
+                self.record.piece(data)
         if self.taps is not None and not ours:
             for tap in self.taps:
                 tap.piece(data)
@@ -297,8 +347,28 @@ class Exchange:
     def finish(self, now: float) -> None:
         """The answer is whole."""
         if self._ended is not None and self.responder is not None:
+            if self.stage is not None:
+                self.stage.ended()
+                return
             self.responder.finish()
             self._close(End.COMPLETE, now)
+
+    def over(self, end: End, now: float, *, whole: bool) -> None:
+        """The stage has ended the client's answer.
+
+        :param whole: the upstream's has ended as well, and well.
+        """
+        work, self.work = self.work, None
+        self._close(End.COMPLETE if whole else End.TRUNCATED, now, end)
+        if work is not None:
+            work()
+
+    def hang_up(self, now: float) -> None:
+        """A fault closes the client's connection without any answer."""
+        if self._ended is not None and self.responder is not None:
+            self.status = 444
+            self.responder.hang_up()
+            self._close(End.TRUNCATED, now)
 
     def cut(self, end: End, code: str, detail: str, now: float) -> None:
         """The answer breaks off here, visibly."""
@@ -315,7 +385,7 @@ class Exchange:
             self.status = 499
         if not self.said_all:
             self.code = "client_gone"
-        if self.said_all or (self.awaited is not None and self.awaited()):
+        if (self.said_all and self.stage is None) or (self.awaited is not None and self.awaited()):
             self.orphan = True
             self.responder = NOBODY
             return
@@ -346,8 +416,16 @@ class Exchange:
             array=endpoint is not None and endpoint.answers_array(self.request.query),
         )
 
-    def _close(self, end: End, now: float) -> None:
+    def _close(self, end: End, now: float, told: End | None = None) -> None:
+        """It is over.
+
+        :param end: of the upstream's answer.
+        :param told: how the client's ended, where that is another matter.
+        """
         ended, self._ended = self._ended, None
+        if self.stage is not None:
+            self.stage.closed()
+            self.stage = None
         self.work = self.give_up = self.responder = self.instead = self.awaited = None
         if ended is None:
             return
@@ -358,6 +436,7 @@ class Exchange:
         if taps is not None:
             for tap in taps:
                 tap.ended(end)
+        end = told or end
         if not self.said_all:
             end = End.CLIENT_GONE if self.orphan else end
         elif end is End.CLIENT_GONE:
@@ -406,4 +485,7 @@ class Exchange:
             trace,
             captured,
             self.upstream_id,
+            self.unreached,
+            None if plan is None else plan.test,
+            None if fault is None else fault_line(fault.rule),
         )

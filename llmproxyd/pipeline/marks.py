@@ -26,26 +26,25 @@ def marks_of(exchange: Exchange, headers: RawHeaders, now: float) -> list[tuple[
     :param now: monotonic seconds.
     """
     ours = exchange.request_id.encode()
-    marks = []
     if _named(headers):
-        marks.append((OUR_REQUEST_ID, ours))
+        marks = [(OUR_REQUEST_ID, ours)]
     else:
         theirs = first(exchange.request.headers, REQUEST_ID)
-        marks.append((b"X-Request-ID", ours if theirs is None else theirs))
+        marks = [(b"X-Request-ID", ours if theirs is None else theirs)]
         if theirs is not None:
             marks.append((OUR_REQUEST_ID, ours))
     if exchange.asked:
         marks.append((b"X-Upstream-Response-Time", b"%d" % round((now - exchange.asked) * 1000)))
     marks += exchange.cache_notes
-    marks += limit_marks(exchange.standings)
+    if exchange.standings:
+        marks += limit_marks(exchange.standings)
     return marks
 
 
 def _named(headers: RawHeaders) -> bool:
     """Whether the upstream has given it an id in the usual field."""
-    if isinstance(headers, Fields):
-        return any(headers[place][0].lower() == REQUEST_ID for place in headers.special)
-    return first(headers, REQUEST_ID) is not None
+    places = headers.special if isinstance(headers, Fields) else range(len(headers))
+    return REQUEST_ID in [headers[place][0].lower() for place in places]
 
 
 def limit_marks(standings: Sequence[Standing]) -> list[tuple[bytes, bytes]]:

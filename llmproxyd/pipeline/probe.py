@@ -18,7 +18,8 @@ from llmproxyd.http.headers import first
 from llmproxyd.inspection.inflate import inflater
 from llmproxyd.model import RawHeaders, Request, Response
 from llmproxyd.pipeline.policy import Upstream
-from llmproxyd.pipeline.upstream import Sender, head_of, outgoing
+from llmproxyd.pipeline.sends import Sends
+from llmproxyd.pipeline.upstream import head_of, outgoing
 from llmproxyd.providers.base import EndpointKind
 from llmproxyd.redaction import Redactor
 from llmproxyd.wire.agent import WireResponse, abort
@@ -43,7 +44,7 @@ class Prober:
     def __init__(
         self,
         upstreams: Mapping[str, Upstream],
-        sender: Sender,
+        sender: Sends,
         clock: Any,
         redactor: Redactor,
         now: Callable[[], float],

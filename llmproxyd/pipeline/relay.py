@@ -115,6 +115,8 @@ class Relay:
             self._tracker = tracker(form.framing)
             # The bracket that closes an array closes much else, too.
             self._last_word = form.terminator if form.framing is Framing.SSE else None
+            if exchange.stage is not None:
+                self._last_word = None  # what the client gets is for the stage to say
         # Nothing is said of a length where none is: HEAD may be answered without it.
         bodiless = exchange.request.method == b"HEAD" or response.status in (204, 304)
         length = None if bodiless else response.length
@@ -217,16 +219,20 @@ class Relay:
             exchange.finish(self._wheel.seconds())
             return
         error = self._error or broken_off(reason)
-        self._break_off(error, End.IDLE if self._error else End.TRUNCATED)
+        failed = isinstance(error, UpstreamError)
+        self._break_off(error, End.IDLE if self._error else End.TRUNCATED, failed=failed)
 
     def _give_up(self, error: ProxyError) -> None:
         """Break off from our side, as visibly as when the upstream does."""
-        if self._exchange.responder is not None:
-            self._exchange.responder.fed()
-            self._break_off(error, End.TRUNCATED)
+        exchange = self._exchange
+        if exchange.responder is not None:
+            exchange.responder.fed()
+            # What a fault has held up for the client speaks against nobody.
+            held_up = exchange.stage is not None and exchange.stage.waited
+            self._break_off(error, End.TRUNCATED, failed=isinstance(error, UpstreamError) and not held_up)
         self._abandon()
 
-    def _break_off(self, error: ProxyError, end: End) -> None:
+    def _break_off(self, error: ProxyError, end: End, *, failed: bool) -> None:
         exchange = self._exchange
         if self._gather is not None:
             self._write(self._gather.take())
@@ -238,7 +244,7 @@ class Relay:
             )
             if event is not None:
                 exchange.write(_placed(event, self._form, self._tracker), ours=True)
-        exchange.failed = isinstance(error, UpstreamError)
+        exchange.failed = failed
         exchange.cut(end, error.code, error.message, self._wheel.seconds())
 
     def _silent(self) -> None:
@@ -286,6 +292,9 @@ class Relay:
     def pauseProducing(self) -> None:
         """The client does not keep up: stop reading from the upstream."""
         self._stop_timer()
+        if self._exchange.stage is not None and self._first is not None:
+            # A fault keeps the upstream from saying more; it cannot be late.
+            self._content_came()
         if self.transport is not None:
             self.transport.pauseProducing()
 

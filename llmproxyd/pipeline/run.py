@@ -22,12 +22,12 @@ from llmproxyd.cache.interface import Cache, Entry
 from llmproxyd.errors import ClientGone, ProxyError, Refused, UpstreamError
 from llmproxyd.faults.choose import Chosen, Engine
 from llmproxyd.faults.language import LanguageError, parse_field
-from llmproxyd.faults.rules import Subject
+from llmproxyd.faults.rules import Rule
 from llmproxyd.http.body import NO_BODY, BodySource, Kept
 from llmproxyd.http.headers import first
 from llmproxyd.inspection.request import END, WHOLE, asked
 from llmproxyd.model import Arrived, End, Event, Finished, Request, WallClock
-from llmproxyd.pipeline import answer, refusals
+from llmproxyd.pipeline import answer, limited, refusals, staged
 from llmproxyd.pipeline.attempts import Attempts
 from llmproxyd.pipeline.caching import Turn
 from llmproxyd.pipeline.door import Entrance, body_check, may_ask_for_faults
@@ -35,15 +35,18 @@ from llmproxyd.pipeline.exchange import NOBODY, Exchange, Responder
 from llmproxyd.pipeline.live import Live
 from llmproxyd.pipeline.means import Means
 from llmproxyd.pipeline.plan import Plan, no_plan, plan_of
+from llmproxyd.pipeline.playback import Rehearsal, subject_of
 from llmproxyd.pipeline.policy import Policy, Upstream
 from llmproxyd.pipeline.record import Record, broken, secrets_of
 from llmproxyd.pipeline.relay import Relay
 from llmproxyd.pipeline.route import Route
+from llmproxyd.pipeline.sends import Sends
 from llmproxyd.pipeline.serving import NO_TURN
 from llmproxyd.pipeline.shelf import Shelf
+from llmproxyd.pipeline.stage import play
 from llmproxyd.pipeline.taps import UsageTap
 from llmproxyd.pipeline.target import transformed
-from llmproxyd.pipeline.upstream import Sender, body_too_large, explain, head_of
+from llmproxyd.pipeline.upstream import body_too_large, explain, head_of
 from llmproxyd.pipeline.watching import Watcher
 from llmproxyd.pipeline.whose import concerns, reads_body
 from llmproxyd.providers.base import EndpointKind, Streams
@@ -81,7 +84,7 @@ class Pipeline:
         self,
         *,
         policy: Policy,
-        sender: Sender,
+        sender: Sends,
         engine: Engine,
         emit: Callable[[Event], None],
         wheel: Wheel,
@@ -110,7 +113,8 @@ class Pipeline:
         self._drained = live.drained
         self.watch = watch or Watcher()
         self.shelf = None if cache is None else Shelf(cache, wall, wheel.seconds, self._again, self._failed)
-        self._means = Means(sender, live, wheel, wall, draw, emit, self._failed)
+        self._rehearsal = Rehearsal(engine, wheel, wall, self._failed)
+        self._means = Means(sender, live, wheel, wall, draw, emit, self._failed, self._rehearsal)
 
     def forward(self, request: Request, body: BodySource, responder: Responder) -> Exchange:
         """Take *request* all its way; its end is told by the exchange's one final event."""
@@ -243,16 +247,20 @@ class Pipeline:
         keeping.addErrback(self._failed, exchange)
 
     def _watched(self, exchange: Exchange, plan: Plan) -> None:
-        """Show the request to the watch, where it wants to see it."""
+        """Show the request to those who want to see it, whatever becomes of it."""
         route = plan.route
         assert route is not None
-        if not self.watch.watching or route.kind is not EndpointKind.INFERENCE:
+        watching = self.watch.watching and route.kind is EndpointKind.INFERENCE
+        if not watching and not exchange.policy.capture[0]:
             self._allowed(exchange, plan)
             return
 
         def shown(body: Kept, exchange: Exchange) -> None:
-            exchange.watched = True
-            self.watch.arrived(exchange, body)
+            if exchange.usage is not None:
+                exchange.usage.request(body)
+            if watching:
+                exchange.watched = True
+                self.watch.arrived(exchange, body)
             self._allowed(exchange, plan)
 
         self._with_body(exchange, shown)
@@ -289,11 +297,17 @@ class Pipeline:
         return exchange.body.excerpt(WHOLE, END).addCallback(read)
 
     def _decided(self, exchange: Exchange) -> None:
-        """Inject, look into the cache, or send on."""
-        chosen = self._choose(exchange)
-        if chosen is not None:
-            answer.inject(exchange, chosen, self._wall(), self._now())
+        """Choose what goes wrong, if anything is to."""
+        if limited.check(exchange, self.engine, self._wall, self._now()):
             return
+        chosen = self._choose(exchange)
+        if chosen is None:
+            self._go_for_it(exchange)
+        else:
+            play(exchange, chosen, self._rehearsal, partial(self._go_for_it, exchange))
+
+    def _go_for_it(self, exchange: Exchange) -> None:
+        """Look into the cache, or send on."""
         caching = None if exchange.plan is None else exchange.plan.caching
         if caching is None or self.shelf is None:
             self._send_on(exchange)
@@ -332,7 +346,7 @@ class Pipeline:
         if route.upstream.absorbs or self._must_be_whole(exchange, route):
             self._with_body(exchange, self._kept)
         else:
-            self._send(exchange, exchange.body.producer())
+            self._attempt(exchange, exchange.body.producer)
 
     def _must_be_whole(self, exchange: Exchange, route: Route[Upstream]) -> bool:
         """Whether the body must be at hand before the request is sent on; else it flows."""
@@ -350,15 +364,32 @@ class Pipeline:
         if route.upstream.absorbs:
             Attempts(exchange, body, self._means).begin()
         else:
-            self._send(exchange, transformed(route.upstream, exchange, body).producer())
+            self._attempt(exchange, transformed(route.upstream, exchange, body).producer)
 
-    def _send(self, exchange: Exchange, body: IBodyProducer | None) -> None:
-        """The one attempt, where nothing is absorbed."""
+    def _attempt(self, exchange: Exchange, produce: Callable[[], IBodyProducer | None]) -> None:
+        """The one attempt, where nothing is absorbed; the upstream may be made to fail in it."""
+        sending = None
+        if self.engine.acts_upstream:
+            going = exchange.outgoing
+            assert going is not None
+            sending = staged.send(
+                exchange, going.upstream, going, produce, exchange.inform, self._sender, self._rehearsal
+            )
+        self._send(exchange, None if sending is not None else produce(), sending)
+
+    def _send(
+        self,
+        exchange: Exchange,
+        body: IBodyProducer | None,
+        sending: Deferred[WireResponse] | None = None,
+    ) -> None:
+        """Send the request, unless it is *sending* already, and wait for its answer."""
         going = exchange.outgoing
         assert going is not None
         exchange.attempts = 1
         exchange.asked = self._now()
-        sending = self._sender.send(going, body, exchange.inform)
+        if sending is None:
+            sending = self._sender.send(going, body, exchange.inform)
         exchange.work = sending.cancel
         sending.addCallbacks(self._answered, self._failed, (exchange,), {}, (exchange,), {})
 
@@ -372,25 +403,10 @@ class Pipeline:
         if route.kind is EndpointKind.INFERENCE and may_ask_for_faults(exchange):
             text = first(request.headers, FAULT_FIELD)
             if text is not None:
-                try:
-                    return engine.spend(parse_field(text.decode("latin-1")))
-                except LanguageError as error:
-                    message = f"{FAULT_FIELD.decode()}: {error}"
-                    raise Refused(
-                        400, "bad_fault", message, detail=f"{FAULT_FIELD.decode()} is not understood"
-                    ) from None
+                return engine.spend(_asked_for(text))
         if not engine.active:
             return None
-        return engine.choose(
-            Subject(
-                route.kind,
-                route.upstream.name,
-                route.target.partition(b"?")[0].decode("latin-1"),
-                exchange.model,
-                exchange.streaming,
-                None if exchange.plan is None else exchange.plan.test,
-            )
-        )
+        return engine.choose(subject_of(exchange, route.upstream.name))
 
     def _answered(self, incoming: WireResponse, exchange: Exchange) -> None:
         going = exchange.outgoing
@@ -518,6 +534,15 @@ class Pipeline:
         recorded = record.recorded(exchange, event)
         if recorded is not None:
             self._emit(recorded)
+
+
+def _asked_for(text: bytes) -> Rule:
+    """The fault that a request's own field names."""
+    try:
+        return parse_field(text.decode("latin-1"))
+    except LanguageError as error:
+        message = f"{FAULT_FIELD.decode()}: {error}"
+        raise Refused(400, "bad_fault", message, detail=f"{FAULT_FIELD.decode()} is not understood") from None
 
 
 def _streams(route: Route[Upstream], stream: bool | None) -> bool:

@@ -7,6 +7,7 @@ and ``X-Cache-Debug`` why.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
@@ -14,7 +15,7 @@ from zope.interface import implementer
 from llmproxyd.cache.policy import Serve
 from llmproxyd.errors import ProxyError
 from llmproxyd.http.headers import content_of
-from llmproxyd.model import End, RawHeaders, Response
+from llmproxyd.model import End, RawHeaders
 from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.marks import marks_of, readable_by_pages
 from llmproxyd.pipeline.relay import form_of
@@ -46,6 +47,12 @@ def notes(result: bytes, why: str, *parameters: bytes) -> RawHeaders:
     )
 
 
+@lru_cache(maxsize=64)
+def forwarded(why: str) -> RawHeaders:
+    """What is told of a request that goes upstream, as what is stored does not answer it."""
+    return notes(b"miss", why, b"fwd=" + why.encode())
+
+
 def with_parameter(notes: RawHeaders, parameter: bytes, why: str) -> RawHeaders:
     """*notes* with one more parameter."""
     status, result, debug = notes
@@ -65,24 +72,23 @@ def serve(exchange: Exchange, found: Serve, seconds: Callable[[], float]) -> Non
     :param seconds: monotonic.
     """
     now = seconds()
-    head, body, policy = found.head, found.body, exchange.policy
-    fields: RawHeaders = head.headers
-    length = head.length
+    # Made for this answer alone, so that it may be changed.
+    head, body = found.head, found.body
     route = exchange.route
     if route is not None and route.endpoint is not None and route.endpoint.forms:
-        media, coding = content_of(fields)
+        media, coding = content_of(head.headers)
         form = form_of(exchange, media)
         if form is not None:
-            exchange.streamed, length = True, None
+            exchange.streamed, head.length = True, None
         if exchange.usage is not None:
             exchange.usage.head(head, None, form, coding)
     elif exchange.usage is not None:
         exchange.usage.head(head, None, None, b"")
     if exchange.cors:
-        fields = readable_by_pages(fields, exchange.cors)
-    if policy.marks:
-        fields = [*fields, *marks_of(exchange, fields, now)]
-    exchange.start(Response(head.status, head.reason, fields, length, head.version, told=head.told), now)
+        head.headers = readable_by_pages(head.headers, exchange.cors)
+    if exchange.policy.marks:
+        head.headers = [*head.headers, *marks_of(exchange, head.headers, now)]
+    exchange.start(head, now)
     if len(body) > SLICE:
         Replay(exchange, body, seconds).begin()
         return
@@ -129,6 +135,7 @@ class Replay:
             exchange.write(body[start:end], last=last)
             if last:
                 exchange.finish(self._seconds())
+                return
 
     def stopProducing(self) -> None:
         """The client is gone; :meth:`Exchange.client_gone` does what follows."""

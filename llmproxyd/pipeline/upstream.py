@@ -25,7 +25,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from llmproxyd.access.withheld import fields_without, secrets_in_head, target_without
 from llmproxyd.errors import Busy, ClientGone, Final, ProxyError, Refused, Retryable, UpstreamError
 from llmproxyd.http.headers import for_upstream
-from llmproxyd.model import Request, Response
+from llmproxyd.model import RawHeaders, Request, Response
 from llmproxyd.pipeline.policy import CREDENTIAL_FIELDS, Upstream
 from llmproxyd.redaction import Secret
 from llmproxyd.transform.paths import rewrite
@@ -149,6 +149,16 @@ def outgoing(
     return Outgoing(upstream, request.method, base + target, WireHeaders(fields))
 
 
+def readable(going: Outgoing) -> Outgoing:
+    """*going* so that its answer can be read here."""
+    return going._replace(headers=WireHeaders(readable_fields(going.headers.raw)))
+
+
+def readable_fields(fields: RawHeaders) -> RawHeaders:
+    """*fields* of a request so that its answer can be read here."""
+    return [_readable(pair) if pair[0].lower() == b"accept-encoding" else pair for pair in fields]
+
+
 def _readable(field: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
     """``Accept-Encoding`` less what could not be read before the answer is committed to."""
     wanted = [one.strip() for one in field[1].split(b",")]
@@ -205,12 +215,7 @@ class _Attempt:
     def failed(self, failure: Failure) -> NoReturn:
         self._settle()
         if self._late:
-            raise Retryable(
-                504,
-                "headers_timeout",
-                "The upstream did not begin its answer within "
-                f"{format_duration(self._granted)} (timeouts.headers).",
-            )
+            raise headers_timeout(self._granted)
         raise explain(failure)
 
     def _expire(self) -> None:
@@ -223,6 +228,15 @@ class _Attempt:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
+
+
+def headers_timeout(granted: float) -> Retryable:
+    """The upstream was too slow to answer.
+
+    :param granted: seconds.
+    """
+    words = f"The upstream did not begin its answer within {format_duration(granted)} (timeouts.headers)."
+    return Retryable(504, "headers_timeout", words)
 
 
 def _without_key(target: bytes) -> bytes:

@@ -28,7 +28,7 @@ from llmproxyd.providers.base import (
     path,
     retry_after_fields,
 )
-from llmproxyd.providers.events import JsonObject, kind_of, member, says
+from llmproxyd.providers.events import JsonObject, first_arguments, kind_of, member, says
 from llmproxyd.providers.limits import anthropic_fields
 
 
@@ -101,6 +101,34 @@ def content(name: str, value: JsonObject) -> bool:
     return False
 
 
+def said(name: str, value: JsonObject) -> object:
+    """The block that opens, a delta to it, or the text of the elder endpoint."""
+    places = {
+        "content_block_start": "content_block",
+        "content_block_delta": "delta",
+        "completion": "completion",
+    }
+    return value.get(places.get(kind_of(name, value), ""))
+
+
+def tool(name: str, value: JsonObject) -> str:
+    """A piece of a tool's input, or the whole of it where the block opens with it."""
+    match kind_of(name, value):
+        case "content_block_start":
+            return first_arguments(member(value, "content_block").get("input"))
+        case "content_block_delta":
+            return first_arguments(member(value, "delta").get("partial_json"))
+    return ""
+
+
+def empty(name: str, value: JsonObject) -> JsonObject | None:
+    """Blocks are left out, from their start to their stop."""
+    kind = kind_of(name, value)
+    if kind == "completion" and value.get("completion"):
+        return {**value, "completion": ""} if value.get("stop_reason") else None
+    return None if kind.startswith("content_block_") else value
+
+
 STREAM = StreamForm(
     "messages",
     Framing.SSE,
@@ -108,6 +136,9 @@ STREAM = StreamForm(
     _stream_error,
     final=("message_stop",),
     content=content,
+    said=said,
+    tool=tool,
+    empty=empty,
 )
 USAGE = Usage(
     model=("model",),

@@ -16,8 +16,10 @@ from enum import Enum, StrEnum
 
 from llmproxyd.http.framing import Framing as Framing
 from llmproxyd.model import RawHeaders, Reply
-from llmproxyd.providers.events import any_event, error_event
+from llmproxyd.providers.events import any_event, error_event, everything, no_tool, objects
 from llmproxyd.providers.limits import Meter, openai_fields
+from llmproxyd.providers.places import Place as Place
+from llmproxyd.providers.places import Places
 
 JSON = b"application/json"
 SSE = b"text/event-stream"
@@ -73,6 +75,12 @@ class StreamForm:
         model said: text, reasoning, a refusal, the name or the arguments of a call, or why it
         ended.  Openings, pings, and chunks of usage alone do not.
     :param failure: the error object of an event that is an error, ``None`` for any other event.
+    :param said: what of an event the model said, in any shape; its texts are what takes time.
+    :param tool: the piece of a call's arguments that an event holds, empty for any other event.  Where
+        arguments come whole, in one event, it is a JSON object by itself.
+    :param empty: an event as it is in a stream in which the model says nothing: the same object where
+        nothing is changed, ``None`` where such a stream does not have it.  With no such function, what
+        is content and does not close the stream is left out.
     """
 
     name: str
@@ -83,10 +91,21 @@ class StreamForm:
     final: tuple[str, ...] = ()
     content: Callable[[str, Mapping[str, object]], bool] = any_event
     failure: Callable[[str, Mapping[str, object]], Mapping[str, object] | None] = error_event
+    said: Callable[[str, Mapping[str, object]], object] = everything
+    tool: Callable[[str, Mapping[str, object]], str] = no_tool
+    empty: Callable[[str, Mapping[str, object]], Mapping[str, object] | None] | None = None
 
+    def closes(self, name: str, value: Mapping[str, object]) -> bool:
+        """Whether an event says that the stream is complete: by its type, or by a member of :attr:`final`.
 
-Place = tuple[str, ...]
-"""A path of keys into a JSON object: ``("usage", "prompt_tokens")``."""
+        The member is not empty, and may stand in the objects of a list: ``finish_reason`` does in
+        ``choices``.
+        """
+        final = self.final
+        if name in final or value.get("type") in final or value.get("event_type") in final:
+            return True
+        places = [value, *(item for member in value.values() for item in objects(member))]
+        return any(place.get(key) for key in final for place in places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +123,9 @@ class Usage:
     :param apart: by meaning, which other counts the provider leaves out of it, so that they are
         added: Anthropic's ``input`` is without what was ``cached``, OpenAI's is not.
     :param cost: place of what the answer cost by the provider's own account, empty where none tells.
+    :param members: the members that hold counts and nothing else, below any root; by default those
+        with which the places of tokens and of the cost begin.
+    :ivar finder: the places of *tokens*, to be found in one walk.
     :ivar names: the first members of all these places, below any root.
     """
 
@@ -113,6 +135,8 @@ class Usage:
     finish: tuple[Place, ...] = ()
     apart: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cost: Place = ()
+    members: tuple[Place, ...] = ()
+    finder: Places = field(init=False, repr=False, compare=False)
     names: frozenset[str] = field(init=False, repr=False, compare=False)
     telling: re.Pattern[bytes] = field(init=False, repr=False, compare=False)
     """Found in JSON that may hold counts or a finish reason: one of their members, and it is not null."""
@@ -123,8 +147,16 @@ class Usage:
         everything = [place for place in (self.model, *counts, *self.finish) if place]
         names = frozenset((root + place)[0] for root in self.roots for place in everything)
         words = "|".join(map(re.escape, sorted(sought)))
+        told = {meaning: place for meaning, place in self.tokens.items() if place}
+        object.__setattr__(self, "finder", Places(told))
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "telling", re.compile(rf'"(?:{words})"\s*:\s*[^n\s]'.encode()))
+
+    @property
+    def counts(self) -> frozenset[Place]:
+        """Where the members stand without which an answer tells no counts."""
+        first = {place[:1] for place in (*self.tokens.values(), self.cost) if place}
+        return frozenset(root + member for root in self.roots for member in self.members or first)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from binascii import Error as Base64Error
-from binascii import a2b_base64
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
 
 from llmproxyd.providers import anthropic, openai
@@ -27,10 +27,11 @@ from llmproxyd.providers.base import (
     StreamForm,
     Streams,
     Usage,
+    encode,
     path,
     retry_after_fields,
 )
-from llmproxyd.providers.events import JsonObject, member, says
+from llmproxyd.providers.events import JsonObject, first_arguments, member, says
 from llmproxyd.providers.limits import no_fields
 
 
@@ -126,6 +127,47 @@ def _said(event: JsonObject | None) -> bool:
     return "choices" not in event or openai.chat_content("", event)
 
 
+def _of_model(value: JsonObject) -> tuple[StreamForm, str, JsonObject] | None:
+    """The model's own event in a chunk: its form, name and object; ``None`` if its API is not known."""
+    event = _inner(value) or {}
+    for name in _CONVERSE:
+        if name in event:
+            return STREAM, name, member(event, name)
+    if str(event.get("type")).startswith(_CLAUDE):
+        return anthropic.STREAM, "", event
+    return (openai.CHAT_STREAM, "", event) if "choices" in event else None
+
+
+def _words(name: str, value: JsonObject) -> object:
+    """What is in a block; of a chunk what its event says, all of it where its API is not known."""
+    if name != "chunk":
+        return value.get({"contentBlockStart": "start", "contentBlockDelta": "delta"}.get(name, ""))
+    found = _of_model(value)
+    return _inner(value) if found is None else found[0].said(*found[1:])
+
+
+def _tool(name: str, value: JsonObject) -> str:
+    """A piece of a tool's input."""
+    if name != "chunk":
+        return first_arguments(member(member(value, "delta"), "toolUse").get("input"))
+    found = _of_model(value)
+    return "" if found is None else found[0].tool(*found[1:])
+
+
+def _empty(name: str, value: JsonObject) -> JsonObject | None:
+    """Blocks are left out, from their start to their stop; and what is not known."""
+    if name != "chunk":
+        return None if name.startswith("contentBlock") else value
+    found = _of_model(value)
+    if found is None or found[0].empty is None:
+        return None
+    _, inner_name, event = found
+    left = found[0].empty(inner_name, event)
+    if left is None or left is event:
+        return None if left is None else value
+    return {**value, "bytes": b2a_base64(encode(left), newline=False).decode()}
+
+
 def _failure(name: str, value: JsonObject) -> JsonObject | None:
     """A frame that is an exception, or a chunk whose event is an error of the model's API."""
     if name.startswith(_EXCEPTION):
@@ -144,6 +186,9 @@ STREAM = StreamForm(
     final=("metadata",),
     content=_content,
     failure=_failure,
+    said=_words,
+    tool=_tool,
+    empty=_empty,
 )
 USAGE = Usage(
     model=(),

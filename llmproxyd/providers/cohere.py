@@ -29,7 +29,15 @@ from llmproxyd.providers.base import (
     path,
     retry_after_fields,
 )
-from llmproxyd.providers.events import JsonObject, error_event, kind_of, member, says
+from llmproxyd.providers.events import (
+    JsonObject,
+    error_event,
+    first_arguments,
+    kind_of,
+    member,
+    objects,
+    says,
+)
 
 
 def shape(spec: ErrorSpec, message: str, context: ErrorContext) -> Mapping[str, object]:
@@ -76,8 +84,56 @@ def _content_v1(name: str, value: JsonObject) -> bool:
     return says(value.get("text")) if kind == "text-generation" else kind not in ("stream-start", "debug")
 
 
+def _said(_name: str, value: JsonObject) -> object:
+    return member(value, "delta").get("message")
+
+
+def _tool(_name: str, value: JsonObject) -> str:
+    """A piece of the arguments of the call that the delta adds to."""
+    call = member(member(member(value, "delta"), "message"), "tool_calls")
+    return first_arguments(member(call, "function").get("arguments"))
+
+
+def _empty(name: str, value: JsonObject) -> JsonObject | None:
+    """Of the message there is its start and its end alone."""
+    kind = kind_of(name, value)
+    return value if kind.startswith("message-") or not kind else None
+
+
+def _said_v1(name: str, value: JsonObject) -> object:
+    return None if kind_of(name, value) == "stream-end" else [value.get(key) for key in _PIECES_V1]
+
+
+_PIECES_V1 = ("text", "tool_call_delta", "tool_calls")
+
+
+def _tool_v1(_name: str, value: JsonObject) -> str:
+    """The parameters of a call: in pieces, or whole."""
+    calls = [member(value, "tool_call_delta"), *objects(value.get("tool_calls"))]
+    return first_arguments(*(call.get("parameters") for call in calls))
+
+
+def _empty_v1(name: str, value: JsonObject) -> JsonObject | None:
+    """Of the stream there is its start and its end alone, and the answer in it has no text."""
+    kind = kind_of(name, value)
+    answer = member(value, "response")
+    if says([answer.get("text"), answer.get("tool_calls")]):
+        silent: dict[str, object] = {"text": "", "tool_calls": []}
+        return {**value, "response": {key: silent.get(key, one) for key, one in answer.items()}}
+    return value if kind in ("stream-start", "stream-end", "debug", "") else None
+
+
 STREAM = StreamForm(
-    "chat", Framing.SSE, SSE, _message_end, final=("message-end",), content=_content, failure=failure
+    "chat",
+    Framing.SSE,
+    SSE,
+    _message_end,
+    final=("message-end",),
+    content=_content,
+    failure=failure,
+    said=_said,
+    tool=_tool,
+    empty=_empty,
 )
 # The first version's stream of lines has no event for an error either.
 STREAM_V1 = StreamForm(
@@ -88,6 +144,9 @@ STREAM_V1 = StreamForm(
     final=("stream-end",),
     content=_content_v1,
     failure=failure,
+    said=_said_v1,
+    tool=_tool_v1,
+    empty=_empty_v1,
 )
 USAGE = Usage(
     model=(),
@@ -98,6 +157,8 @@ USAGE = Usage(
     roots=((), ("delta",)),
     finish=(("finish_reason",),),
 )
+# ``meta`` holds the version of the API, too.
+_COUNTS = (("meta", "tokens"), ("meta", "billed_units"))
 USAGE_V1 = Usage(
     model=(),
     tokens={
@@ -106,8 +167,9 @@ USAGE_V1 = Usage(
     },
     roots=((), ("response",)),
     finish=(("finish_reason",),),
+    members=_COUNTS,
 )
-BILLED = Usage(model=(), tokens={"input": ("meta", "billed_units", "input_tokens")})
+BILLED = Usage(model=(), tokens={"input": ("meta", "billed_units", "input_tokens")}, members=_COUNTS)
 
 ENDPOINTS = (
     Endpoint("chat", path(r"/v2/chat$"), streams=Streams.BODY, forms=(STREAM,), usage=USAGE),

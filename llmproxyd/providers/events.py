@@ -6,12 +6,16 @@ dialect's own answers stand in its file, beside the stream form that they belong
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 JsonObject = Mapping[str, object]
 
 _SILENT = frozenset({"role", "type", "id", "index", "format", "status", "channel", "mimeType", "toolUseId"})
 """Members that say where a piece belongs and what it is, not what the model said."""
+
+_CODED = _SILENT | {"signature", "thoughtSignature", "thought_signature", "encrypted_content", "data"}
+"""Members whose texts are no tokens of the model's."""
 
 _DEPTH = 6
 
@@ -30,6 +34,32 @@ def says(value: object, depth: int = _DEPTH) -> bool:
     if isinstance(value, list):
         return not depth or any(says(item, depth - 1) for item in value)
     return False
+
+
+def length(value: object, depth: int = _DEPTH) -> int:
+    """Characters of the texts in *value* that a model said; what is nested too deeply counts nothing."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict) and depth:
+        return sum(length(member, depth - 1) for name, member in value.items() if name not in _CODED)
+    if isinstance(value, list) and depth:
+        return sum(length(item, depth - 1) for item in value)
+    return 0
+
+
+def arguments(value: object) -> str:
+    """A piece of the arguments of a call: a text as it is, an object that is not empty as JSON."""
+    if not isinstance(value, dict):
+        return value if isinstance(value, str) else ""
+    try:
+        return json.dumps(value) if value else ""
+    except RecursionError:
+        return "{}"
+
+
+def first_arguments(*values: object) -> str:
+    """The first of *values* that holds a piece of arguments, empty if none does."""
+    return next((piece for piece in map(arguments, values) if piece), "")
 
 
 def objects(value: object) -> list[JsonObject]:
@@ -52,6 +82,16 @@ def kind_of(name: str, value: JsonObject) -> str:
 def any_event(_name: str, _value: JsonObject) -> bool:
     """Every event is content, as far as is known."""
     return True
+
+
+def no_tool(_name: str, _value: JsonObject) -> str:
+    """No event holds arguments of a call."""
+    return ""
+
+
+def everything(_name: str, value: JsonObject) -> object:
+    """All of an event was said by the model, as far as is known."""
+    return value
 
 
 def error_member(_name: str, value: JsonObject) -> JsonObject | None:

@@ -32,7 +32,15 @@ from llmproxyd.providers.base import (
     path,
     retry_after_fields,
 )
-from llmproxyd.providers.events import JsonObject, error_event, kind_of, member, objects, says
+from llmproxyd.providers.events import (
+    JsonObject,
+    error_event,
+    first_arguments,
+    kind_of,
+    member,
+    objects,
+    says,
+)
 from llmproxyd.providers.limits import no_fields
 
 _RPC = "type.googleapis.com/google.rpc."
@@ -146,6 +154,51 @@ def _content(_name: str, value: JsonObject) -> bool:
     )
 
 
+def _parts(value: JsonObject) -> list[JsonObject]:
+    contents = [member(candidate, "content") for candidate in objects(value.get("candidates"))]
+    return [part for content in contents for part in objects(content.get("parts"))]
+
+
+def _said(_name: str, value: JsonObject) -> object:
+    """The parts of all candidates."""
+    return _parts(value)
+
+
+def _tool(_name: str, value: JsonObject) -> str:
+    """The arguments of a call; they come whole."""
+    return first_arguments(*(member(part, "functionCall").get("args") for part in _parts(value)))
+
+
+def _empty(name: str, value: JsonObject) -> JsonObject | None:
+    """What has parts is left out, but for a candidate that finishes: it comes without content."""
+    candidates = objects(value.get("candidates"))
+    if not says(_parts(value)):
+        return value
+    if not any(candidate.get("finishReason") for candidate in candidates):
+        return None
+    without = [{key: one for key, one in each.items() if key != "content"} for each in candidates]
+    return {**value, "candidates": without}
+
+
+def _interaction_said(_name: str, value: JsonObject) -> object:
+    return [value.get(key) for key in ("delta", "content", "step")]
+
+
+def _interaction_tool(_name: str, value: JsonObject) -> str:
+    """The arguments of a call: whole, or as texts in pieces."""
+    places = [member(value, key) for key in ("delta", "content", "step")]
+    return first_arguments(*(place.get("arguments") for place in places))
+
+
+def _interaction_empty(name: str, value: JsonObject) -> JsonObject | None:
+    """Everything but what tells of the interaction as a whole is left out; it ends without outputs."""
+    kind = kind_of(name, value)
+    ended = member(value, "interaction")
+    if ended.get("outputs"):
+        return {**value, "interaction": {**ended, "outputs": []}}
+    return value if kind == "error" or kind.startswith("interaction.") else None
+
+
 def _interaction_content(name: str, value: JsonObject) -> bool:
     """A delta, content that does not start empty, or the end."""
     kind = kind_of(name, value)
@@ -162,7 +215,17 @@ def _interaction_failure(name: str, value: JsonObject) -> JsonObject | None:
     return error_event(name, value)
 
 
-SSE_STREAM = StreamForm("sse", Framing.SSE, SSE, _sse, final=("finishReason",), content=_content)
+SSE_STREAM = StreamForm(
+    "sse",
+    Framing.SSE,
+    SSE,
+    _sse,
+    final=("finishReason",),
+    content=_content,
+    said=_said,
+    tool=_tool,
+    empty=_empty,
+)
 ARRAY_STREAM = StreamForm(
     "array",
     Framing.JSON_ARRAY,
@@ -171,6 +234,9 @@ ARRAY_STREAM = StreamForm(
     terminator=b"]",
     final=("finishReason",),
     content=_content,
+    said=_said,
+    tool=_tool,
+    empty=_empty,
 )
 INTERACTION_STREAM = StreamForm(
     "interactions",
@@ -180,6 +246,9 @@ INTERACTION_STREAM = StreamForm(
     final=("interaction.completed",),
     content=_interaction_content,
     failure=_interaction_failure,
+    said=_interaction_said,
+    tool=_interaction_tool,
+    empty=_interaction_empty,
 )
 
 USAGE = Usage(

@@ -65,7 +65,27 @@ def _content(_name: str, value: JsonObject) -> bool:
     return bool(value.get("content")) or value.get("stop") is True
 
 
-NATIVE_STREAM = StreamForm("completion", Framing.SSE, SSE, data_event, final=("stop_type",), content=_content)
+def _said(_name: str, value: JsonObject) -> object:
+    return value.get("content")
+
+
+def _empty(_name: str, value: JsonObject) -> JsonObject | None:
+    """What has a text is left out, but for the last event."""
+    if not value.get("content"):
+        return value
+    return {**value, "content": ""} if value.get("stop") is True else None
+
+
+NATIVE_STREAM = StreamForm(
+    "completion",
+    Framing.SSE,
+    SSE,
+    data_event,
+    final=("stop_type",),
+    content=_content,
+    said=_said,
+    empty=_empty,
+)
 NATIVE_USAGE = Usage(
     model=("model",),
     tokens={"input": ("tokens_evaluated",), "output": ("tokens_predicted",)},

@@ -31,7 +31,7 @@ from llmproxyd.providers.base import (
     path,
     retry_after_fields,
 )
-from llmproxyd.providers.events import JsonObject, says
+from llmproxyd.providers.events import JsonObject, first_arguments, member, objects, says
 from llmproxyd.providers.limits import no_fields
 
 _COMPATIBLE = frozenset(endpoint.operation for endpoint in openai.ENDPOINTS)
@@ -71,6 +71,27 @@ def _content(_name: str, value: JsonObject) -> bool:
     return value.get("done") is True or says([value.get(key) for key in ("message", "response", "thinking")])
 
 
+def _said(_name: str, value: JsonObject) -> object:
+    return [value.get(key) for key in ("message", "response", "thinking")]
+
+
+def _tool(_name: str, value: JsonObject) -> str:
+    """The arguments of a call; they come whole."""
+    calls = objects(member(value, "message").get("tool_calls"))
+    return first_arguments(*(member(call, "function").get("arguments") for call in calls))
+
+
+def _empty(name: str, value: JsonObject) -> JsonObject | None:
+    """Lines that say something are left out, but for the last one: its texts are empty."""
+    if not says(_said(name, value)):
+        return value
+    if value.get("done") is not True:
+        return None
+    message = {"role": member(value, "message").get("role", "assistant"), "content": ""}
+    silent: dict[str, object] = {"message": message, "response": "", "thinking": ""}
+    return {key: silent.get(key, one) for key, one in value.items()}
+
+
 # ``done`` stands in every line, false; these only in the last one.
 STREAM = StreamForm(
     "lines",
@@ -79,6 +100,9 @@ STREAM = StreamForm(
     _line,
     final=("done_reason", "total_duration"),
     content=_content,
+    said=_said,
+    tool=_tool,
+    empty=_empty,
 )
 # Pulling a model tells its progress in the same lines and ends with a status.
 PROGRESS = StreamForm("progress", Framing.NDJSON, b"application/x-ndjson", _line)

@@ -25,7 +25,15 @@ from llmproxyd.providers.base import (
     path,
     retry_after_fields,
 )
-from llmproxyd.providers.events import JsonObject, error_event, kind_of, member, objects, says
+from llmproxyd.providers.events import (
+    JsonObject,
+    error_event,
+    first_arguments,
+    kind_of,
+    member,
+    objects,
+    says,
+)
 
 
 def shape(spec: ErrorSpec, message: str, context: ErrorContext) -> Mapping[str, object]:
@@ -82,6 +90,36 @@ def chat_content(_name: str, value: JsonObject) -> bool:
     )
 
 
+def chat_said(_name: str, value: JsonObject) -> object:
+    """The deltas (of a chat) or texts (of a completion) of all choices."""
+    names = ("delta", "text", "message")
+    return [choice.get(name) for choice in objects(value.get("choices")) for name in names]
+
+
+def chat_tool(_name: str, value: JsonObject) -> str:
+    """The first arguments in the deltas: of ``tool_calls``, or of the elder ``function_call``."""
+    deltas = [member(choice, "delta") for choice in objects(value.get("choices"))]
+    calls = [member(call, "function") for delta in deltas for call in objects(delta.get("tool_calls"))]
+    calls += [member(delta, "function_call") for delta in deltas]
+    return first_arguments(*(call.get("arguments") for call in calls))
+
+
+def chat_empty(name: str, value: JsonObject) -> JsonObject | None:
+    """A chunk with content is left out, but for one that finishes: its deltas keep the role alone."""
+    choices = objects(value.get("choices"))
+    if not chat_content(name, value):
+        return value
+    if not any(choice.get("finish_reason") for choice in choices):
+        return None
+    return {**value, "choices": list(map(_silent_choice, choices))} if says(chat_said(name, value)) else value
+
+
+def _silent_choice(choice: JsonObject) -> JsonObject:
+    delta = {name: text for name, text in member(choice, "delta").items() if name == "role"}
+    silent: dict[str, object] = {"delta": delta, "message": delta, "text": ""}
+    return {name: silent.get(name, value) for name, value in choice.items()}
+
+
 def choice_failure(value: JsonObject) -> JsonObject | None:
     """The error within a choice: OpenRouter's object, or the bare reason ``error`` (Mistral too)."""
     for choice in objects(value.get("choices")):
@@ -110,6 +148,30 @@ def responses_content(name: str, value: JsonObject) -> bool:
     return kind.endswith(".done") or kind in RESPONSES_STREAM.final
 
 
+def responses_said(name: str, value: JsonObject) -> object:
+    """A delta; the ends of parts and items only say it again."""
+    return value.get("delta") if kind_of(name, value).endswith(".delta") else None
+
+
+def responses_tool(name: str, value: JsonObject) -> str:
+    """A delta of the arguments of a call (``function_call_arguments``, ``custom_tool_call_input``…)."""
+    kind = kind_of(name, value)
+    return first_arguments(value.get("delta")) if kind.endswith(_ARGUMENTS) else ""
+
+
+_ARGUMENTS = ("_arguments.delta", "_call_input.delta")
+_OPENINGS = ("response.created", "response.queued", "response.in_progress")
+
+
+def responses_empty(name: str, value: JsonObject) -> JsonObject | None:
+    """Items are left out, with all their parts; the response at the end has no output."""
+    kind = kind_of(name, value)
+    if kind in RESPONSES_STREAM.final:
+        response = member(value, "response")
+        return {**value, "response": {**response, "output": []}} if response.get("output") else value
+    return None if kind.startswith("response.") and kind not in _OPENINGS else value
+
+
 def responses_failure(name: str, value: JsonObject) -> JsonObject | None:
     """``error``, flat or nested, and ``response.failed`` with the error in its response."""
     if kind_of(name, value) == "response.failed":
@@ -132,6 +194,9 @@ CHAT_STREAM = StreamForm(
     final=("finish_reason",),
     content=chat_content,
     failure=chat_failure,
+    said=chat_said,
+    tool=chat_tool,
+    empty=chat_empty,
 )
 RESPONSES_STREAM = StreamForm(
     "responses",
@@ -141,6 +206,9 @@ RESPONSES_STREAM = StreamForm(
     final=("response.completed", "response.incomplete", "response.failed"),
     content=responses_content,
     failure=responses_failure,
+    said=responses_said,
+    tool=responses_tool,
+    empty=responses_empty,
 )
 
 CHAT_USAGE = Usage(

@@ -262,6 +262,23 @@ class StockAnswer:
         else:
             self._abort()
 
+    def reset(self) -> None:
+        """End the connection by a reset."""
+        if self._request is not None:
+            self.flush()
+            self.fed()
+            self.gone = None
+            # What was written leaves in the reactor's next turn, unless it is reset before.
+            self._late = self._wheel.start(0.0, self._abort)
+
+    def hang_up(self) -> None:
+        """End the connection without an answer; only before :meth:`start`."""
+        request = self._request
+        if request is not None:
+            self.fed()
+            self.gone = None
+            request.loseConnection()
+
     def feed_from(self, producer: IPushProducer) -> None:
         """Let the client's pace pause and resume *producer*."""
         if self._request is not None:

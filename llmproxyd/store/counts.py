@@ -94,17 +94,15 @@ class Counts:
 
     def used(self, count: Count, model: str, input: int, output: int, cost: float) -> None:
         """Note what one request of *count*, counted before, has used."""
-        name = _proper(model)
-        if name not in count.models and len(count.models) >= MAX_MODELS:
-            name = OTHER
-        sums = count.models.setdefault(name, [0, 0, 0, 0.0])
-        if name:
-            # It was counted before its model was known.
-            sums[0] += 1
-            count.models.setdefault("", [0, 0, 0, 0.0])[0] -= 1
-        sums[1] += min(max(input, 0), MAX_AMOUNT)
-        sums[2] += min(max(output, 0), MAX_AMOUNT)
-        sums[3] += min(max(cost, 0.0), MAX_AMOUNT) if math.isfinite(cost) else 0.0
+        sums = count.models.get(model) or _sums(count, model)
+        unnamed = count.models.get("") or _sums(count, "")
+        # It was counted before its model was known.
+        sums[0] += 1
+        unnamed[0] -= 1
+        sums[1] += input if 0 <= input <= MAX_AMOUNT else min(max(input, 0), MAX_AMOUNT)
+        sums[2] += output if 0 <= output <= MAX_AMOUNT else min(max(output, 0), MAX_AMOUNT)
+        if cost and math.isfinite(cost):
+            sums[3] += min(max(cost, 0.0), MAX_AMOUNT)
         self.dirty[count.token] = count
 
     def batch(self) -> list[Used]:
@@ -120,7 +118,7 @@ class Counts:
     def _seal(self, count: Count) -> None:
         """Put what *count* holds into rows."""
         if count.fresh:
-            count.models.setdefault("", [0, 0, 0, 0.0])[0] += count.fresh
+            (count.models.get("") or _sums(count, ""))[0] += count.fresh
             count.fresh = 0
         day = day_of(count.last_used)
         self._keep(
@@ -169,6 +167,14 @@ def day_of(wall: float) -> str:
         return time.strftime("%Y-%m-%d", time.gmtime(wall))
     except (ValueError, OverflowError, OSError):  # a clock that is far off
         return "1970-01-01"
+
+
+def _sums(count: Count, model: str) -> list[float]:
+    """What *model* adds up in, made if need be."""
+    name = _proper(model)
+    if name and name not in count.models and len(count.models) >= MAX_MODELS:
+        name = OTHER
+    return count.models.setdefault(name, [0, 0, 0, 0.0])
 
 
 def _proper(model: str) -> str:

@@ -56,7 +56,9 @@ def parser() -> argparse.ArgumentParser:
         "--real", action="store_true", help="forward to the real providers instead of the built-in stand-in"
     )
     made.add_argument(
-        "--fail-on-verdict", action="store_true", help="exit with 1 where there is a verdict on the client"
+        "--fail-on-verdict",
+        action="store_true",
+        help="exit with 1 where a verdict on the client is a problem",
     )
     made.add_argument("--log", metavar="FILE", help="keep what the daemon says in FILE")
     made.add_argument("--quiet", action="store_true", help="do not say in the end what came")
@@ -133,16 +135,17 @@ def _status_of(command: Sequence[str], env: dict[str, str]) -> int:
 
 
 def _told(rehearsed: Rehearsed) -> tuple[int, str]:
-    """How many verdicts there are, and what came in a line; each verdict is said."""
+    """How many verdicts are problems, and what came in a line; each verdict is said."""
     try:
         requests, verdicts = rehearsed.requests, rehearsed.verdicts
     except (Failed, Unreachable) as error:
         return 0, f"the daemon does not tell what came: {error}"
     for one in verdicts:
-        _say(f"verdict: {one['name']}: {one['text']}")
+        _say(f"{one['severity']}: {one['name']}: {one['text']}")
     faults = sum(one.fault is not None for one in requests)
     told = ((len(requests), "request"), (faults, "fault"), (len(verdicts), "verdict"))
-    return len(verdicts), ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in told)
+    problems = sum(one["severity"] == "problem" for one in verdicts)
+    return problems, ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in told)
 
 
 def _say(text: str) -> None:

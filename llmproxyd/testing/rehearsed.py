@@ -44,7 +44,8 @@ class Seen:
     :param attempt: how often the same request (method, path, body) has come, this one included.
     :param body: what its JSON says, or its bytes; ``None`` where it had none, or one that is too long to
         be kept.
-    :param fault: that it was answered with, ``None`` for none.
+    :param fault: that was meant for it, ``None`` for none.
+    :param reached: the answer came to the place where that fault should happen.
     :param end: how the answer ended: ``complete``, ``truncated``…
     :param row: all that is known of it, as the admin API tells it.
     """
@@ -56,6 +57,7 @@ class Seen:
     body: Any = None
     model: str | None = None
     fault: str | None = None
+    reached: bool = True
     end: str = "complete"
     id: str = ""
     row: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -165,9 +167,12 @@ class Rehearsed:
 
     @property
     def verdicts(self) -> list[Mapping[str, Any]]:
-        """What the client did wrong after failures, each with the requests that prove it."""
+        """What the client did wrong after failures, each with the requests that prove it.
+
+        Asked when the client is through: what it has not done by then, it has not done.
+        """
         self._settle()
-        answer = self.daemon.admin.call("GET", "verdicts")
+        answer = self.daemon.admin.call("GET", "verdicts", query={"over": "true"})
         found: list[Mapping[str, Any]] = answer["verdicts"]
         return found
 
@@ -179,11 +184,11 @@ class Rehearsed:
             if one.model:
                 told.insert(1, one.model)
             if one.fault:
-                told.append(f"injected {one.fault}")
+                told.append(f"injected {one.fault}{'' if one.reached else ' (its place was never reached)'}")
             if one.attempt > 1:
                 told.append(f"the same for the {_ordinal(one.attempt)} time")
             lines.append(f"{one.id}  {'  '.join(told)}")
-        lines += [f"verdict: {one['name']}: {one['text']}" for one in self.verdicts]
+        lines += [f"{one['severity']}: {one['name']}: {one['text']}" for one in self.verdicts]
         return "\n".join(lines) or "no request came"
 
     @cached_property
@@ -244,6 +249,7 @@ def _seen(row: Mapping[str, Any]) -> Seen:
         body=_body(row.get("request_body")),
         model=row.get("model"),
         fault=row.get("fault"),
+        reached=not row.get("unreached"),
         end=str(row.get("end")),
         id=str(row["id"]),
         row=row,

@@ -110,6 +110,13 @@ class Fields(list[tuple[bytes, bytes]]):
     special: Sequence[int]
 
 
+def fields_of(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
+    """*headers* with the places of those that are special."""
+    fields = Fields(headers)
+    fields.special = [place for place, (name, _) in enumerate(fields) if name not in plain]
+    return fields
+
+
 def options(values: Iterable[bytes]) -> frozenset[bytes]:
     """All options of the ``Connection`` fields, lower case."""
     return frozenset(

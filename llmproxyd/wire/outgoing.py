@@ -150,6 +150,22 @@ class Answer:
         self._connection = self.gone = None
         connection.break_off(reset=not (self.chunked or self._sized))
 
+    def reset(self) -> None:
+        """End the connection by a reset; what it has not taken yet is lost."""
+        connection = self._connection
+        if connection is not None:
+            self.flush()
+            self._connection = self.gone = None
+            connection.break_off(reset=True)
+
+    def hang_up(self) -> None:
+        """End the connection without an answer; only before :meth:`start`."""
+        connection = self._connection
+        if connection is not None:
+            self._connection = self.gone = None
+            connection.lose_persistence()
+            connection.break_off(reset=False)
+
     def client_gone(self) -> None:
         """The connection is lost: tell whoever wants to know."""
         gone, self.gone = self.gone, None

@@ -173,6 +173,7 @@ async def test_switching_verbs(admin: AdminBench) -> None:
     assert "open" in (await ctl(admin, "breaker", "trip", "openai")).out
     assert "closed" in (await ctl(admin, "breaker", "reset", "openai")).out
     assert "openai" in (await ctl(admin, "breaker")).out
+    assert (await ctl(admin, "breaker", "show")).out == (await ctl(admin, "breaker")).out
     purged = await ctl(admin, "cache", "purge", "--url", "openai /v1/models")
     assert purged.out == "Entries purged: 3\n"
     await ctl(admin, "cache", "purge", "--all")
@@ -251,6 +252,7 @@ USAGE: list[list[str]] = [
     ["cache", "purge"],
     ["cache", "purge", "--all", "--prefix", "x"],
     ["breaker", "trip"],
+    ["breaker", "show", "openai"],
     ["project", "update", "p"],
     ["token", "update", "t"],
     ["--url", "nonsense", "status"],

@@ -227,7 +227,7 @@ async def test_a_shell_is_the_console_with_editing_and_completion(desk: Desk) ->
     def session() -> None:
         child = terminal(desk, port)
         child.expect("Enter command: ")
-        child.send("sta\t\r")
+        child.send("stat\t\r")
         child.expect("Requests handled: 0")
         child.send("c 4\x7f3\r")
         child.expect("next 3 requests")

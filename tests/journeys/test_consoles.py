@@ -143,7 +143,7 @@ def ask(daemon: Daemon) -> int:
 def the_session(child: Any, daemon: Daemon, enter: str) -> None:
     """The session of the error proxy's users, as far as it can be had from elsewhere."""
     child.send("r" + enter)
-    child.expect(r"Rate limit exceeded \(next 1 request\)")
+    child.expect(r"Rate limit exceeded \(next 1 request, for 8h more\)")
     child.expect("Requests handled: ")
     child.expect(PROMPT)
     assert ask(daemon) == 429

@@ -25,7 +25,7 @@ def is_context_error(name: str, answer: raw.Answer) -> bool:
 @pytest.mark.parametrize("name", ASK)
 def test_c_fails_exactly_one_request_in_its_providers_words(name: str, proxy: Daemon) -> None:
     said = proxy.command("c")
-    assert "Context length exceeded (next 1 request)" in said
+    assert "Context length exceeded (next 1 request, for 8h more)" in said
     assert is_context_error(name, ASK[name](proxy.url))
     assert [ASK[name](proxy.url).status for _ in range(3)] == [200] * 3
     assert "No error" in proxy.command("status")
@@ -50,7 +50,7 @@ def test_what_is_not_inference_uses_nothing_up(proxy: Daemon) -> None:
     proxy.command("c 1")
     assert raw.ask(proxy.url, "/v1/models").status == 200
     assert raw.ask(proxy.url, "/health").status == 200
-    assert "next 1 request)" in proxy.command("status")
+    assert "next 1 request," in proxy.command("status")
     assert raw.openai(proxy.url).status == 400
 
 

@@ -72,7 +72,7 @@ def test_the_field_wins_over_rules_and_uses_none_of_them_up(proxy: Daemon) -> No
     assert chat(proxy.url).status == 500
     proxy.command("c 1")
     assert chat(proxy.url, "rate_limit").status == 429
-    assert "next 1 request)" in proxy.command("status")
+    assert "next 1 request," in proxy.command("status")
     assert [chat(proxy.url).status for _ in range(2)] == [400, 200]
 
 

@@ -18,9 +18,9 @@ def test_health_tells_the_state_and_an_active_fault_in_words(proxy: Daemon) -> N
     assert told["mode"] == "No error (pass through)"
     assert told["upstreams"]["anthropic"]["provider"] == "anthropic"
     for command, words in (
-        ("r 3", "Rate limit exceeded (next 3 requests)"),
-        ("c 30%", "Context length exceeded (30 % of requests)"),
-        ("u * upstream=openai", "Unknown server error (every request, only upstream openai)"),
+        ("r 3", "Rate limit exceeded (next 3 requests, for 8h more)"),
+        ("c 30%", "Context length exceeded (30 % of requests, for 8h more)"),
+        ("u * upstream=openai", "Unknown server error (every request, only upstream openai, for 8h more)"),
         ("n", "No error (pass through)"),
     ):
         proxy.command(command)

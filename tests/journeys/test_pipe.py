@@ -12,7 +12,7 @@ from daemon import Daemon
 def test_commands_come_through_a_pipe_and_are_answered() -> None:
     with Daemon("--sandbox") as daemon:
         said = daemon.command("r 2")
-        assert "Current mode: Rate limit exceeded (next 2 requests)" in said
+        assert "Current mode: Rate limit exceeded (next 2 requests, for 8h more)" in said
         assert "Requests handled: 0" in said
         assert raw.openai(daemon.url).status == 429
         assert "Requests handled: 1" in daemon.command("status")
@@ -61,7 +61,7 @@ def test_lines_may_come_in_pieces_many_at_once_and_garbled() -> None:
             pipe.flush()
             time.sleep(0.02)
         daemon.wait_for(r"next 4 requests")
-        assert "Rate limit exceeded (every request)" in daemon.output
+        assert "Rate limit exceeded (every request, for 8h more)" in daemon.output
         assert "next 5 requests" in daemon.output
         pipe.write(b"\xff\xfe\x00\x1b[2J\n" + b"c" * 100_000 + b"\n")
         assert "next 4 requests" in daemon.command("status")

@@ -97,7 +97,7 @@ def test_the_whole_example_session(session: Session) -> None:
     child.expect("Requests handled: 0")
     child.expect(PROMPT)
     session.type("r")
-    child.expect(r"Current mode: .*Rate limit exceeded \(next 1 request\)")
+    child.expect(r"Current mode: .*Rate limit exceeded \(next 1 request, for 8h more\)")
     child.expect("Requests handled: 0")
     child.expect("Clients retry this error by themselves")
     child.expect(PROMPT)

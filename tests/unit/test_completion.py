@@ -15,10 +15,18 @@ NAMES = {
     "upstream": ["my-vllm", "openai"],
     "breaker": ["openai", "openai/gpt 4"],
     "rule": ["evening"],
+    "limit": ["small"],
     "project": ["team a", 'say "hi"', 'it\'s "both"', "b"],
     "namespace": ["llmproxyd"],
     "verb": ["all", *TABLE.firsts],
 }
+
+
+COMMON = [
+    "after=", "for=", "max=", "percent=", "place=client", "place=upstream", "place=",
+    "upstream=my-vllm", "upstream=openai", "upstream=", "model=", "path=", "stream=yes", "stream=no",
+    "stream=",
+]  # fmt: skip
 
 
 def offered(text: str) -> list[str]:
@@ -28,8 +36,27 @@ def offered(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("st", ["status"]),
-        ("ST", ["status"]),
+        ("st", ["stall", "stream_error", "status=", "status"]),
+        ("STA", ["stall", "status=", "status"]),
+        ("cut 3 at", ["at=start", "at=tool", "at=end", "at="]),
+        ("cut 3 ret", []),
+        ("r 3 ret", ["retry_after="]),
+        ("stall f", ["for="]),
+        ("stall for=3s tt", ["ttl="]),
+        ("cut tt", []),
+        ("slow ", ["*", "first_token=", "per_event=", "tokens_per_second=", "jitter=", *COMMON]),
+        ("delay ", ["*", "for=", "ttl=", *(one for one in COMMON if one != "for=")]),
+        ("stream_error error=over", ["error=overloaded"]),
+        ("status=503 b", ["body="]),
+        ("status=503 s", ["stream=yes", "stream=no", "stream="]),
+        ("limit r", ["rm", "rpm="]),
+        ("limit rpm=3 k", ["key=each", "key=all", "key="]),
+        ("limit rpm=3 up", ["upstream=my-vllm", "upstream=openai", "upstream="]),
+        ("limit rpm=3 at", []),
+        ("limit rm ", ["small"]),
+        ("fault add s", ["stall", "stream_error", "slow", "status="]),
+        ("fault add cut a", ["at=start", "at=tool", "at=end", "at=", "after="]),
+        ("error cut a", ["at=start", "at=tool", "at=end", "at=", "after="]),
         ("br", ["breaker"]),
         ("breaker ", ["show", "trip", "reset", "--json"]),
         ("breaker t", ["trip"]),
@@ -44,7 +71,7 @@ def offered(text: str) -> list[str]:
         ("r 3 upstream=o", ["upstream=openai"]),
         ("r 3 upstream=openai up", []),
         ("r 3 stream=", ["stream=yes", "stream=no"]),
-        ("requests t", ["tail"]),
+        ("requests t", ["tail", "test="]),
         ("requests upstream=m", ["upstream=my-vllm"]),
         ("requests tail stat", ["status>=", "status="]),
         ("token create --project ", ['"team a"', "'say \"hi\"'", "b"]),

@@ -34,6 +34,12 @@ WITH_REDIS = {**ENVIRON, "LLMPROXYD_CACHE__REDIS_URL": "redis://localhost"}
 """For the examples, one of which sends events there."""
 
 
+@pytest.fixture(autouse=True)
+def page(tmp_path):
+    """The file that an example names as the body of an answer."""
+    (tmp_path / "page.html").write_text("<p>closed</p>")
+
+
 def tree(text: str) -> Node:
     node, wrong = parse(text, "example", Layer.FILE)
     assert not wrong
@@ -93,7 +99,10 @@ def test_the_examples_in_it_load_without_problems(tmp_path):
     config = load(file=file, environ=WITH_REDIS, providers=PROVIDERS)
     assert config.warnings == ()
     assert [route.upstream for route in config.routes] == ["my-vllm", "anthropic", "my-vllm"]
-    assert len(config.faults.rules) == 1
+    assert [rule.error for rule in config.faults.rules] == [
+        "rate_limit", "stall", "stream_error", "slow", "status", "wrong_length",
+    ]  # fmt: skip
+    assert [limit.rpm for limit in config.faults.limits] == [60]
     assert config.upstreams["my-vllm"].base_url == "http://localhost:8000"
     assert [one.to for one in config.events.dispatch] == ["file", "webhook", "redis"]
     assert config.cache.rules[0].upstream == "openai"

@@ -16,6 +16,7 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
+from llmproxyd.observe import files
 from llmproxyd.observe.files import Folder, file_word, local_time, stamp
 from llmproxyd.observe.writer import DEADLINE, Writer
 
@@ -149,9 +150,133 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path: Path, err
     assert names(tmp_path) == []
 
 
+def test_a_file_has_its_name_when_it_is_whole_and_not_before(tmp_path: Path) -> None:
+    one = folder(tmp_path)
+    during: list[tuple[list[str], list[str]]] = []
+
+    def render(name: str) -> str:
+        during.append(([file.name for file in one.files()], names(tmp_path)))
+        return "x" * 100_000
+
+    one.write("r1", str)
+    one.write("r2", render)
+    assert during == [(["r1.log"], [".r2.log.part", "r1.log"])]
+    assert names(tmp_path) == ["r1.log", "r2.log"]
+    assert mode(tmp_path / "r2.log") == 0o600
+
+
+def test_whoever_looks_meanwhile_sees_whole_files_alone(tmp_path: Path) -> None:
+    one = folder(tmp_path, max_files=10_000)
+    text = "x" * 300_000
+    over = threading.Event()
+    sizes: set[int] = set()
+
+    def look() -> None:
+        while not over.is_set():
+            sizes.update(file.size for file in one.files())
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for number in range(200):
+            one.write(f"r{number}", lambda name: text)
+    finally:
+        over.set()
+        looking.join()
+    assert sizes <= {len(text)}
+
+
+def test_a_part_that_a_crash_has_left_is_no_file_and_goes_in_its_turn(tmp_path: Path) -> None:
+    left = tmp_path / ".r1.log.part"
+    left.write_text("half")
+    os.utime(left, (1e9, 1e9))
+    one = folder(tmp_path, max_files=3)
+    assert one.files() == []
+    assert [one.write("r1", str) for _ in range(2)] == ["r1_1.log", "r1_2.log"]
+    assert left.exists()
+    one.write("r2", str)
+    assert names(tmp_path) == ["r1_1.log", "r1_2.log", "r2.log"]
+
+
+def test_hidden_files_of_others_are_not_removed(tmp_path: Path) -> None:
+    others = [".r1.log", ".x.log.part", "r1.log.part", ".part"]
+    for name in others:
+        (tmp_path / name).write_text("")
+    one = folder(tmp_path, max_files=1)
+    for number in range(5, 8):
+        one.write(f"r{number}", str)
+    assert names(tmp_path) == sorted([*others, "r7.log"])
+
+
+def test_two_daemons_in_one_folder_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    """One takes the name while the other is about to."""
+    one, other = folder(tmp_path), folder(tmp_path)
+
+    def render(name: str) -> str:
+        other.write("r1", lambda name: "the other's")
+        return name
+
+    assert one.write("r1", render) == "r1.log"
+    assert (tmp_path / "r1.log").read_text() == "r1.log"
+    assert (tmp_path / "r1_1.log").read_text() == "the other's"
+
+
+def test_a_name_that_is_taken_between_two_looks_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    taken = files._taken
+
+    def look(name: str, place: int) -> bool:
+        found = taken(name, place)
+        if not looked:
+            (tmp_path / name).write_text("the other's")
+        looked.append(name)
+        return found
+
+    monkeypatch.setattr(files, "_taken", look)
+    assert folder(tmp_path).write("r1", str) == "r1_1.log"
+    assert (tmp_path / "r1.log").read_text() == "the other's"
+    assert names(tmp_path) == ["r1.log", "r1_1.log"]
+
+
 def test_folder_that_cannot_be_read_has_no_files(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert folder(tmp_path / "none").files() == folder(tmp_path / "file").files() == []
+
+
+def test_a_place_where_folders_can_be_made_has_no_obstacle_and_stays_as_it_is(tmp_path: Path) -> None:
+    assert folder(tmp_path).obstacle() is None
+    assert folder(tmp_path / "a" / "b").obstacle() is None
+    assert names(tmp_path) == []
+
+
+def test_a_file_in_the_way_is_an_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "none")
+    for place in ("file", "file/a", "file/a/b", "nowhere/a"):
+        assert folder(tmp_path / place).obstacle() == "Not a directory"
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"), [(os.ST_RDONLY, "Read-only file system"), (0, "Permission denied")]
+)
+def test_a_place_that_may_not_be_written_is_an_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: int, why: str
+) -> None:
+    asked: list[object] = []
+
+    def access(path: object, mode: int) -> bool:
+        asked.append(path)
+        return False
+
+    class Told:
+        f_flag = flags
+
+    monkeypatch.setattr(os, "access", access)
+    monkeypatch.setattr(os, "statvfs", lambda path: Told)
+    assert folder(tmp_path / "a" / "b").obstacle() == why
+    assert asked == [tmp_path]
 
 
 # Names.
@@ -331,6 +456,32 @@ def test_disk_that_fails_is_told_once_and_again_when_it_works(tmp_path: Path, wa
     bench.writer.flush()
     assert warnings[1:] == [f"Records in {place} are written again: 3 lost"]
     assert bench.writer.state()["written"] == 1
+
+
+def test_a_folder_that_cannot_be_written_is_told_at_the_start_with_what_to_do(
+    tmp_path: Path, warnings: list[str]
+) -> None:
+    place = tmp_path / "logs"
+    place.write_text("in the way")
+    bench = Bench(place)
+    bench.writer.start({"logging.folder": bench.folder, "other.folder": folder(tmp_path / "fine")})
+    bench.wait_for(lambda: bool(bench.calls))
+    bench.deliver()
+    assert len(warnings) == 1
+    assert warnings[0].startswith(
+        f"Records in {place} cannot be written: Not a directory; logging.folder is "
+    )
+    assert "/var/log/llmproxyd" in warnings[0]
+    bench.put()
+    assert bench.writer.flush()
+    bench.deliver()
+    assert len(warnings) == 1
+    place.unlink()
+    bench.put()
+    assert bench.writer.flush()
+    bench.deliver()
+    assert warnings[1:] == [f"Records in {place} are written again: 1 lost"]
+    bench.writer.stop()
 
 
 def test_full_disk_costs_the_record_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,9 +34,10 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("llmproxyd.control",),
     ("llmproxyd.pipeline",),
     # Ports: side by side too.
-    ("llmproxyd.cache", "llmproxyd.store", "llmproxyd.limits", "llmproxyd.observe"),
+    ("llmproxyd.cache", "llmproxyd.store", "llmproxyd.limits", "llmproxyd.cassettes", "llmproxyd.observe"),
     ("llmproxyd.config",),
     # Pure.
+    ("llmproxyd.verdicts",),
     ("llmproxyd.access",),
     ("llmproxyd.resilience",),
     ("llmproxyd.language",),
@@ -52,7 +53,17 @@ ROOMS: tuple[tuple[str, ...], ...] = (
 )
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 
-PURE = ("access", "resilience", "language", "faults", "transform", "inspection", "providers", "http")
+PURE = (
+    "verdicts",
+    "access",
+    "resilience",
+    "language",
+    "faults",
+    "transform",
+    "inspection",
+    "providers",
+    "http",
+)
 IMPURE = (
     "twisted.internet.reactor",
     "time",
@@ -76,7 +87,7 @@ CLOCKS = (
     "randint",
     "choice",
 )
-TYPES_ALONE = {("llmproxyd.faults.choose", "random")}
+TYPES_ALONE = {("llmproxyd.faults.choose", "random"), ("llmproxyd.faults.scenario", "random")}
 """Imports of a module of :data:`IMPURE` for the sake of a class that is passed in."""
 
 

@@ -118,7 +118,17 @@ def test_the_number_of_requests_is_bounded_and_the_oldest_leave(make: Callable[[
 
 def test_rows_have_what_filters_ask_for_under_the_same_names(journal: Journal) -> None:
     journal(
-        done(1, model="gpt-4o", first=0.2, fault="x", code="y", project="p", cache="hit", peer="1.2.3.4:5")
+        done(
+            1,
+            model="gpt-4o",
+            first=0.2,
+            fault="x",
+            code="y",
+            project="p",
+            cache="hit",
+            peer="1.2.3.4:5",
+            test="t",
+        )
     )
     [row] = journal.recent()
     asked = {name: module._View(journal._entries[0][2]).get(name) for name in FIELDS}

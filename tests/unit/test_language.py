@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llmproxyd.faults import language
 from llmproxyd.faults.language import (
+    BREAKAGES,
     KINDS,
     OPTIONS,
     ClearFault,
@@ -214,7 +215,7 @@ REFUSED = [
     ("error", f"error needs a kind: {', '.join(KINDS)}"),
     ("error  ", "error needs a kind"),
     ("error 3", "error needs a kind"),
-    ("error nope", f"(accepted: {', '.join(KINDS)})"),
+    ("error nope", f"(accepted: {', '.join((*KINDS, *BREAKAGES))})"),
     ("error rate_limt", 'did you mean "rate_limit"?'),
     ("error over-loaded", 'did you mean "overloaded"?'),
     ("error quota -1", '"-1" is no modifier'),
@@ -235,7 +236,7 @@ REFUSED = [
     ("c after=1 after=2", "after is given twice"),
     ("c after=1 AFTER=1", "after is given twice"),
     ("c afetr=1", 'did you mean "after"?'),
-    ("c retry-after=1", "after"),
+    ("c retry-aftre=1", 'did you mean "retry_after"?'),
     ("c colour=red", f"(accepted: {', '.join(OPTIONS)})"),
     ("c after=1 3", '"3" after the options; write the modifier before them'),
     ("c after=1 *", "write the modifier before them"),

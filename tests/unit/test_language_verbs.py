@@ -81,7 +81,7 @@ def test_fault_is_what_the_language_of_faults_says(line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("", "nothing was typed; accepted: n, c, r, u, error, fault, status"),
+        ("", "nothing was typed; accepted: n, c, r, u, error, cut, reset, stall"),
         ("xyz", '"xyz" is no command; accepted: n, c, r, u, error'),
         ("statsu", 'did you mean "status"?'),
         ("cc", '"cc" is no command'),

@@ -1,0 +1,4 @@
+"""Recorded exchanges: the files that they are, and which of them answers a request.
+
+Nothing here talks to anybody or waits: senders that record and replay are in the pipeline.
+"""
