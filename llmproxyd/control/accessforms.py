@@ -77,10 +77,18 @@ LIMITS = Form(
 SCOPES = ListOf(Choice([scope.value for scope in Scope]), most=len(Scope))
 
 _PATTERN = Text("a pattern of 1 to 500 visible characters", pattern="[!-~]{1,500}", most=500)
+_SEGMENT = r"""(?:\*|\*?\.*(?:[!"$&'()+,:<=>@A-Z\[\]^_`a-z{|}~0-9-]\.*\*?)+)"""
+"""Of a pattern of paths: visible characters but for those that servers read in several ways, not dots alone."""
+
 ALLOW = Form(
     {
         "endpoints": ListOf(
-            Text('a path that starts with "/", such as "/v1/models" or "/v1/**"', "/[!-~]{0,499}", 500)
+            Text(
+                'a path in the clear that starts with "/", such as "/v1/models", "/v1/files/*" or "/v1/**" '
+                "(** once, between two slashes or at the end)",
+                rf"(?:/|(?:/{_SEGMENT})+/?|(?:/{_SEGMENT})*/\*\*(?:/{_SEGMENT})*)",
+                500,
+            )
         ),
         "methods": ListOf(Text('a method in upper case, such as "POST"', "[A-Z]{1,20}", 20), most=20),
         "params": MapOf(

@@ -50,8 +50,9 @@ Options, after the modifier: {", ".join(f"{name}=" for name in OPTIONS)}
   r 3 retry_after=2        the answer says to come back in 2 seconds
   c after=1                let one request pass, then fail the next
   u * for=5m model=gpt-4*  every request for such a model, for five minutes
-More verbs: fault, scenario, verdicts, requests, explain, connections, cache, upstream, test, project,
-  token, usage, config, log, version, shutdown; help VERB explains one, help all lists all.  --json ends any line.
+More verbs: fault, scenario, verdicts, requests, explain, connections, cache, upstream, test, project, token,
+  usage, config, log, version, shutdown; help VERB explains one, help all lists all.
+  --json ends any line.
 """
 
 

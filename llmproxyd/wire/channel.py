@@ -197,11 +197,15 @@ class Channel(Protocol):
         request, self._request = self._request, None
         answer, self._answer = self._answer, None
         body, self._body = self._body, None
+        producer, self._producer = self._producer, None
         self._forget_chunks()
-        self._parser = self._producer = self._head = None
+        self._parser = self._head = None
         self._held = b""
         if answer is not None:
             answer.client_gone()
+        if producer is not None:
+            # It may work for others as well, whom a client that did not read held up.
+            producer.stopProducing()
         if body is not None:
             body.fail(reason)
         if request is not None:

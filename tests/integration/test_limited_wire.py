@@ -13,7 +13,7 @@ from bench import Bench
 from wireclient import Answer, Client, get, pause, request, until
 
 from llmproxyd.faults.limits import Each, Limit
-from llmproxyd.faults.rules import Always, Match, Rule
+from llmproxyd.faults.rules import Always, At, Breakage, Manner, Match, Rule, Spot
 from llmproxyd.providers.base import ErrorKind
 from llmproxyd.testing.proxy import ProxyUnderTest
 from llmproxyd.testing.upstream import (
@@ -341,3 +341,21 @@ async def test_a_limit_of_the_file_holds_from_the_start(bench: Bench, upstream: 
     proxy = bench.proxy(faults={"limits": [{"name": "small", "rpm": 1}]})
     client = await bench.client(proxy)
     assert [(await asked(client)).status for _ in range(2)] == [200, 429]
+
+
+@test
+async def test_an_answer_that_breaks_tells_of_limits_and_is_charged(
+    bench: Bench, upstream: FakeUpstream
+) -> None:
+    upstream.scripts = [[Send(stream_head() + b"".join(map(chunk, SAID)) + LAST_CHUNK)]]
+    proxy = bench.proxy()
+    limit(proxy, rpm=9, tpm=100_000)
+    at = At(Spot.EVENTS, 1)
+    cut = Rule(name="mode", kind=Breakage.CUT, when=Always(), manner=Manner(at=at))
+    proxy.daemon.works.engine.set_mode(cut)
+    client = await bench.client(proxy)
+    answer = await asked(client)
+    assert (answer.body, answer.whole) == (SAID[0], False)
+    assert told(answer)["x-ratelimit-remaining-requests"] == "8"
+    await until(lambda: bool(proxy.finished), "the end")
+    assert proxy.finished[0].fault == "cut"
