@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 """Header fields as they stand on the wire: name and value, in order, duplicates kept."""
@@ -145,7 +144,8 @@ class Captured:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
-class Finished(NamedTuple):
+@dataclass(slots=True)
+class Finished:
     """A request is over: one per request, whatever happened.
 
     :param status: what the client was sent, 499 when it left before, 444 when a fault closed its connection

@@ -78,7 +78,8 @@ SCOPES = ListOf(Choice([scope.value for scope in Scope]), most=len(Scope))
 
 _PATTERN = Text("a pattern of 1 to 500 visible characters", pattern="[!-~]{1,500}", most=500)
 _SEGMENT = r"""(?:\*|\*?\.*(?:[!"$&'()+,:<=>@A-Z\[\]^_`a-z{|}~0-9-]\.*\*?)+)"""
-"""Of a pattern of paths: visible characters but for those that servers read in several ways, not dots alone."""
+"""Of a pattern of paths: visible characters but for those that servers read in several ways, and not dots
+alone."""
 
 ALLOW = Form(
     {

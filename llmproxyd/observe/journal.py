@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from sys import getsizeof
 from typing import Any, Protocol
@@ -297,7 +298,7 @@ class Journal:
     def _row(self, wall: float, finished: Finished) -> Row:
         if not self._bodies:
             # They are not told, so that nothing need be made of them.
-            finished = finished._replace(captured=None)
+            finished = replace(finished, captured=None)
         told = self._form.members(Told("", wall, finished))
         row: Row = {"id": told["request_id"], "time": wall}
         row |= {name: getattr(finished, name) for name in _PLAIN}
@@ -371,7 +372,8 @@ def _bytes(captured: Captured | None) -> int:
 
 def _slim(event: Finished, *, bodies: bool) -> Finished:
     """*event* with texts no longer than can be shown, and without bodies unless they are asked for."""
-    return event._replace(
+    return replace(
+        event,
         path=event.path[:_LONG],
         model=_cut(event.model),
         detail=_cut(event.detail),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,8 @@ class Report:
             return
         model = event.model
         self._finished.append(
-            event._replace(
+            replace(
+                event,
                 path=event.path[:_LONG],
                 model=None if model is None else model[:_LONG],
                 detail=None,

@@ -122,7 +122,7 @@ class Pipeline:
         try:
             plan = exchange.plan = plan_of(request, exchange.policy)
             self._arrived(exchange, plan)
-            if plan.straight and not (self.engine.active or self._drained or self.watch.watching):
+            if plan.straight and not (self.engine.active or self._drained or self.watch.awake):
                 exchange.cors, exchange.outgoing = plan.cors, plan.outgoing
                 self._check(exchange)
                 self._send(exchange, body.producer())

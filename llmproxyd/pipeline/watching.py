@@ -30,7 +30,12 @@ LARGEST = 8 * 1024 * 1024
 
 
 class Watcher:
-    """Is told of requests while it watches, and how each ended.  This one never does."""
+    """Is told of requests while it watches, and how each ended.  This one never does.
+
+    :ivar awake: it watches even when no fault is at work.  Every request asks.
+    """
+
+    awake = False
 
     @property
     def watching(self) -> bool:
@@ -113,18 +118,17 @@ class Watch(Watcher):
         self._heard: dict[int, Overheard] = {}
         self._until = -inf
         self._timer: Timer | None = None
-        self._on = self._always
+        self.awake = self._always
 
     @property
     def watching(self) -> bool:
         """Whether requests must be looked at."""
-        # Every request asks, and most often nothing is on.
-        return self._on or self._rehearsal.active
+        return self.awake or self._rehearsal.active
 
     def rehearse(self, *, on_request: bool) -> None:
         """Whether requests may ask for failures themselves, so that any of them may meet one."""
         self._always = self._enabled or (on_request and not self._never)
-        self._on = self._always or self._until > self._wheel.seconds()
+        self.awake = self._always or self._until > self._wheel.seconds()
 
     # Told by the pipeline.
 
@@ -219,9 +223,9 @@ class Watch(Watcher):
 
     def _plan(self) -> None:
         """Look again when there is something to say, or nothing to wait for."""
-        self._on = self._always or self._until > self._wheel.seconds()
+        self.awake = self._always or self._until > self._wheel.seconds()
         due = self._book.due
-        if self._on and not self._always:
+        if self.awake and not self._always:
             due = min(due, self._until)
         self.stop()
         if due < inf:
@@ -231,7 +235,7 @@ class Watch(Watcher):
         self._timer = None
         now = self._wheel.seconds()
         self._tell(self._book.passed(now))
-        self._on = self._always or self._until > now
+        self.awake = self._always or self._until > now
         if self.watching:
             self._plan()
         else:
@@ -241,7 +245,7 @@ class Watch(Watcher):
         """Nothing is looked at any more, so nothing more can be said of those that are left."""
         self.stop()
         self._until = -inf
-        self._on = self._always
+        self.awake = self._always
         self._book.let_go()
 
     def _tell(self, found: Iterable[Verdict]) -> None:

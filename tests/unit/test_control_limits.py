@@ -154,9 +154,9 @@ def test_no_limit_where_faults_may_not_be_set() -> None:
 def test_what_has_no_end_ends_by_itself_and_says_so(line: str) -> None:
     desk = Desk(forget_after=8 * HOURS)
     assert "for 8h more" in desk.run(line).text
-    desk.now += 60
+    desk.now += 61
     assert "for 7h59m more" in desk.run("status").text
-    desk.now += 8 * HOURS - 61
+    desk.now += 8 * HOURS - 62
     assert desk.control.active()
     desk.now += 1
     assert not desk.control.active()

@@ -8,6 +8,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ FINISHED = Finished(
     sent=512,
     end=End.COMPLETE,
 )
-FAILED = FINISHED._replace(status=502, code="upstream_unreachable", detail="connection refused")
+FAILED = replace(FINISHED, status=502, code="upstream_unreachable", detail="connection refused")
 OPENED = BreakerChanged(name="openai", before="closed", after="open", cause="5 failures", seconds=60.0)
 MODE = FaultsChanged("No error (pass through)", "its count is used up", commanded=False)
 

@@ -196,7 +196,7 @@ def test_file_is_as_the_format_says(tmp_path: Path) -> None:
 def test_name_is_harmless_and_known_again(tmp_path: Path) -> None:
     for request_id in ("../x/y", "", "\n", "é", "a" * 300):
         bench = Bench(tmp_path / quote(request_id, safe="")[:20] / "logs")
-        bench.text(replace(RECORDED, finished=FINISHED._replace(request_id=request_id)))
+        bench.text(replace(RECORDED, finished=replace(FINISHED, request_id=request_id)))
         (name,) = os.listdir(bench.path)
         assert NAMES.fullmatch(name)
         assert len(name) < 100
@@ -228,7 +228,7 @@ def test_switch_leaves_its_parts_out_and_no_other(tmp_path: Path, switch: str, p
 
 
 def test_request_without_an_answer_says_what_happened(tmp_path: Path) -> None:
-    finished = FINISHED._replace(status=499, end=End.CLIENT_GONE, code="client_gone", detail="it left")
+    finished = replace(FINISHED, status=499, end=End.CLIENT_GONE, code="client_gone", detail="it left")
     text = Bench(tmp_path).text(
         replace(RECORDED, finished=finished, response=None, response_body=None, attempts=(), body=Body())
     )
@@ -415,7 +415,7 @@ def test_no_canary_gets_into_any_file(tmp_path: Path) -> None:
             attempt = replace(RECORDED.attempts[0], url=url, message=text, headers=headers, body=kept)
             requests(
                 Recorded(
-                    finished=FINISHED._replace(path=f"/{CONFIGURED}", code="x", detail=text),
+                    finished=replace(FINISHED, path=f"/{CONFIGURED}", code="x", detail=text),
                     request=request,
                     started=WALL,
                     ended=WALL,

@@ -45,9 +45,9 @@ FINISHED = Finished(
     sent=512,
     end=End.COMPLETE,
 )
-INJECTED = FINISHED._replace(status=429, fault="rate_limit")
-FAILED = FINISHED._replace(status=502, code="upstream_unreachable", detail="connection refused")
-GONE = FINISHED._replace(status=499, end=End.CLIENT_GONE, code="client_gone")
+INJECTED = replace(FINISHED, status=429, fault="rate_limit")
+FAILED = replace(FINISHED, status=502, code="upstream_unreachable", detail="connection refused")
+GONE = replace(FINISHED, status=499, end=End.CLIENT_GONE, code="client_gone")
 COMMANDED = FaultsChanged("Rate limit exceeded (every request)", "by command", commanded=True)
 RAN_OUT = FaultsChanged("No error (pass through)", "its count is used up", commanded=False)
 RETRYING = Retrying(
@@ -125,7 +125,7 @@ TEXTS: list[tuple[Event, str]] = [
     ),
     (GONE, "#7 POST /v1/chat/completions -> openai: 499 in 123 ms, 512 bytes client_gone [ab-7]"),
     (
-        FINISHED._replace(end=End.TRUNCATED, code="upstream_protocol_error"),
+        replace(FINISHED, end=End.TRUNCATED, code="upstream_protocol_error"),
         "#7 POST /v1/chat/completions -> openai: 200 in 123 ms, 512 bytes (cut: truncated) "
         "upstream_protocol_error [ab-7]",
     ),
@@ -150,7 +150,7 @@ SIGNS: list[tuple[Event, str]] = [
     (FINISHED, "✅"),
     (INJECTED, "💥"),
     (FAILED, "⚠️"),
-    (FINISHED._replace(status=404), "⚠️"),
+    (replace(FINISHED, status=404), "⚠️"),
     (GONE, "👋"),
     (RAN_OUT, "🔧"),
     (RETRYING, "🔁"),
@@ -242,7 +242,7 @@ def test_json_of_what_was_absorbed_is_a_warning(event: Event, members: dict[str,
 
 @pytest.mark.parametrize("path", ['/a"b\\c', "/é\x85", "/x\x1b[2J", "/a b"])
 def test_json_is_valid_whatever_the_path(path: str) -> None:
-    line = json_event(FINISHED._replace(path=path), WALL)
+    line = json_event(replace(FINISHED, path=path), WALL)
     assert line.count("\n") == 1
     assert json.loads(line)["path"] == path
 
@@ -261,7 +261,7 @@ def test_text_line_begins_with_the_time_of_the_event() -> None:
 def test_lines_wait_for_others_and_are_written_in_one_piece_and_in_order() -> None:
     log = Log()
     for number in range(20):
-        log.log(FINISHED._replace(number=number))
+        log.log(replace(FINISHED, number=number))
     assert log.stream.writes == 0
     log.clock.advance(FLUSH)
     assert log.stream.writes == 1
