@@ -215,7 +215,7 @@ def rehearsed(*arguments: str, sandbox: bool = True) -> Iterator[Rehearsed]:
     :raises llmproxyd.testing.running.NotStarted: with what the daemon said.
     """
     with Daemon(*arguments, sandbox=sandbox) as daemon:
-        yield Rehearsed(daemon)
+        yield Rehearsed(daemon, fresh=True)
 
 
 def _verb(kind: str) -> str:
