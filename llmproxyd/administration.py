@@ -22,6 +22,7 @@ from llmproxyd.control.switches import Switches
 from llmproxyd.control.verbs import Control
 from llmproxyd.control.verdictverbs import Verdicts
 from llmproxyd.listen import Listening, StartError, listen
+from llmproxyd.observe.requestlog import NAMESPACE as REQUESTS
 from llmproxyd.pipeline.places import Places
 from llmproxyd.pipeline.policy import Upstream
 from llmproxyd.pipeline.probe import Prober
@@ -91,7 +92,7 @@ def means_of(
         config=lambda: dumped(works.config),
         connections=connections,
         set_level=set_level,
-        namespaces=lambda: ("llmproxyd", "twisted"),
+        namespaces=lambda: ("llmproxyd", REQUESTS, "twisted"),
     )
 
 

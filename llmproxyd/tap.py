@@ -233,7 +233,7 @@ class Top(Service):
         self._file = _log_file(options.parent)
         self.output = output_for(self._file)
         as_json = config.logging.format == "json"
-        requests = RequestLog(
+        requests = self._requests = RequestLog(
             self.output, self._reactor, time.time, as_json=as_json, least=config.logging.level
         )
         redactor = Redactor(secrets_in(config))
@@ -258,10 +258,14 @@ class Top(Service):
                 redactor=redactor,
                 load=options.load,
                 environ=os.environ,
-                set_level=self.observer.set_level,
+                set_level=self._set_level,
             )
         except StartError as error:
             _fail(str(error))
+
+    def _set_level(self, namespace: str, level: str) -> None:
+        self.observer.set_level(namespace, level)
+        self._requests.set_level(namespace, level)
 
     def setServiceParent(self, parent: Any) -> None:
         """Become part of *parent*, whose log is ours from now on."""

@@ -37,6 +37,9 @@ Line = Arrived | Finished | FaultsChanged | Absorbed
 FLUSH = 0.05
 """Seconds that a line may wait for others."""
 
+NAMESPACE = "llmproxyd.requests"
+"""What the lines belong to, as far as their level is concerned."""
+
 BATCH = 500
 """Lines that are written at once at the latest."""
 
@@ -45,7 +48,7 @@ class RequestLog:
     """A subscriber of the sink.
 
     :param least: ``info`` writes every request, ``warn`` only those that the proxy answered
-        because something failed and what it did about failures, ``error`` none.
+        because something failed and what it did about failures, ``error`` and ``critical`` none.
     """
 
     def __init__(
@@ -82,6 +85,11 @@ class RequestLog:
     def announces(self) -> bool:
         """Whether a request is told of when it arrives."""
         return self._least in ("debug", "info") and self._output.terminal and not self._as_json
+
+    def set_level(self, namespace: str, level: str) -> None:
+        """Write from *level* on, where *namespace* is that of these lines or above it."""
+        if f"{NAMESPACE}.".startswith(f"{namespace.rstrip('.')}."):
+            self._least = level
 
     def flush(self) -> None:
         """Write what is waiting."""

@@ -572,6 +572,9 @@ async def test_a_large_stored_answer_is_broken_at_the_clients_pace(
     set_fault(proxy, Breakage.STALL, silence=0.05)
     got = await client.ask(ASK)
     assert (got.body, got.whole) == (body, True)
+    set_fault(proxy, Breakage.STALL, at="bytes", number=len(body) - 1, silence=0.05)
+    got = await client.ask(ASK)
+    assert (got.body, got.whole) == (body, True)
     set_fault(proxy, Breakage.CUT, at="bytes", number=700_000)
     got = await client.ask(ASK)
     assert (got.body, got.whole) == (body[:700_000], False)
@@ -589,6 +592,7 @@ async def test_first_content_and_total_timeouts_are_not_the_upstreams_fault(
     got = await (await bench.client(proxy)).ask(ASK)
     assert (got.body, got.whole) == (STREAM, True)
     policy["timeouts"] = {"total": 0.4}
+    upstream.scripts = [[*WHOLE_STREAM[:4], Stall()], WHOLE_STREAM]
     proxy = bench.proxy(resilience={"default": policy})
     set_fault(proxy, Breakage.STALL, Times(1))
     client = await bench.client(proxy)

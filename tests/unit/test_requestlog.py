@@ -369,3 +369,17 @@ def test_no_query_no_header_and_no_key_is_written(as_json: bool) -> None:
     assert "/v1beta/models/m:generateContent" in text
     for hidden in ("secret", "alt=sse", "?", "Bearer", "203.0.113.9"):
         assert hidden not in text
+
+
+@pytest.mark.parametrize(
+    ("namespace", "heeded"),
+    [("llmproxyd", True), ("llmproxyd.requests", True), ("llmproxyd.requests.x", False), ("llm", False)],
+)
+def test_level_can_be_set_later_by_the_namespace_of_the_lines(namespace: str, heeded: bool) -> None:
+    stream = io.StringIO()
+    log = RequestLog(Output(stream), Clock(), lambda: WALL, as_json=False)
+    log.set_level(namespace, "warn")
+    log(FINISHED)
+    log(FAILED)
+    log.flush()
+    assert stream.getvalue().count("\n") == (1 if heeded else 2)

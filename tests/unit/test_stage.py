@@ -78,6 +78,20 @@ class Client:
     def fed(self) -> None: ...
 
 
+class Tap:
+    """Reads along."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self.ends: list[End] = []
+
+    def piece(self, data: bytes) -> None:
+        self.heard += data
+
+    def ended(self, end: End) -> None:
+        self.ends.append(end)
+
+
 class Source:
     """The upstream's connection."""
 
@@ -250,12 +264,15 @@ def test_the_last_step_ends_the_answer_and_the_work(
 ) -> None:
     script(lambda data: [Send(data), Wait(1.0), step])
     rig = Rig()
+    tap = Tap()
+    rig.exchange.taps = [tap]
     rig.answer()
     rig.feed(b"a")
     if whole:
         rig.end()
     rig.clock.advance(1.0)
     assert (rig.client.body, rig.client.end, rig.finished.end) == (b"a", ended, end)
+    assert (tap.heard, tap.ends) == (b"a", [End.COMPLETE if whole else End.TRUNCATED])
     assert rig.source.aborted is not whole
     assert not rig.pipeline.active
     rig.clock.advance(1.0)
