@@ -59,7 +59,7 @@ class Prices:
         if not self._table or not tokens:
             return None
         for model in (answered, asked):
-            price = None if model is None else self._of(model)
+            price = None if model is None else self.price_of(model)
             if price is not None:
                 return cost(price, tokens)
         return None

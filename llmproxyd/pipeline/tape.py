@@ -72,10 +72,6 @@ class Tape:
         self._held += size
         return True
 
-    def give_back(self, size: int) -> None:
-        """So many bytes are not held any more."""
-        self._held -= size
-
     def forget(self, size: int, why: str | None) -> None:
         """An exchange that was begun is not recorded.
 
