@@ -251,7 +251,8 @@ class Pipeline:
         route = plan.route
         assert route is not None
         watching = self.watch.watching and route.kind is EndpointKind.INFERENCE
-        if not watching and not exchange.policy.capture[0]:
+        # A client that asks before it sends its body is answered before that.
+        if not (watching or exchange.policy.capture[0]) or _asks_first(exchange):
             self._allowed(exchange, plan)
             return
 
@@ -549,3 +550,8 @@ def _streams(route: Route[Upstream], stream: bool | None) -> bool:
     if route.endpoint is not None and route.endpoint.streams is Streams.BODY_UNLESS_FALSE:
         return stream is not False
     return bool(stream)
+
+
+def _asks_first(exchange: Exchange) -> bool:
+    """Whether the client waits for a word before it sends the body."""
+    return first(exchange.request.headers, b"expect") is not None and exchange.body.at_hand() is None

@@ -506,12 +506,28 @@ async def test_a_client_that_reads_the_end_and_closes(bench: Bench, upstream: Fa
 
 FAULT = b"X-LLMProxyd-Fault: rate_limit"
 
+UNWATCHED = {"enabled": False}
+"""Whoever watches what clients do must see the whole request first."""
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_injected_fault_comes_behind_the_body_where_clients_are_watched(
+    bench: Bench, upstream: FakeUpstream
+) -> None:
+    client = await bench.client(bench.proxy(faults={"header": True}))
+    whole = request(CHAT, FAULT, body=b"x" * 100_000)
+    client.send(whole[:-1])
+    await pause(0.1)
+    assert not client.received
+    client.send(whole[-1:])
+    assert (await client.answer()).status == 429
+
 
 @pytest_twisted.ensureDeferred
 async def test_an_injected_fault_before_a_small_body(bench: Bench, upstream: FakeUpstream) -> None:
     """The answer comes at once; the rest of the body is passed over; the next request works."""
     upstream.scripts = [[OK]]
-    proxy = bench.proxy(faults={"header": True})
+    proxy = bench.proxy(faults={"header": True}, verdicts=UNWATCHED)
     body = b"x" * 100_000
     whole = request(CHAT, FAULT, body=body)
     for sent in (len(whole) - len(body), len(whole) - 1, len(whole) - 50_000):
@@ -529,7 +545,7 @@ async def test_an_injected_fault_before_a_small_body(bench: Bench, upstream: Fak
 @pytest_twisted.ensureDeferred
 async def test_an_injected_fault_before_a_small_chunked_body(bench: Bench, upstream: FakeUpstream) -> None:
     upstream.scripts = [[OK]]
-    client = await bench.client(bench.proxy(faults={"header": True}))
+    client = await bench.client(bench.proxy(faults={"header": True}, verdicts=UNWATCHED))
     client.send(post(FAULT, b"Transfer-Encoding: chunked", target=CHAT))
     assert (await client.answer()).status == 429
     client.send(chunk(b"x" * 5000) + LAST_CHUNK + NEXT)
@@ -544,7 +560,7 @@ async def test_an_injected_fault_before_a_small_chunked_body(bench: Bench, upstr
 @pytest_twisted.ensureDeferred
 async def test_an_injected_fault_before_a_large_body(bench: Bench, upstream: FakeUpstream) -> None:
     """Nobody waits for megabytes: as for any refusal."""
-    proxy = bench.proxy(faults={"header": True})
+    proxy = bench.proxy(faults={"header": True}, verdicts=UNWATCHED)
     client = await half_client(bench, proxy)
     client.send(post(FAULT, b"Content-Length: 5000000", target=CHAT) + b"x" * 1000)
     await until(lambda: client.eof, "the end of the answer")

@@ -89,7 +89,7 @@ def test_what_is_installed_exists() -> None:
     assert extras is not None
     assert set(extras[1].split(",")) == {"redis", "postgres"}
     assert set(extras[1].split(",")) <= set(SETUP["options.extras_require"])
-    assert "llmproxyd = llmproxyd.tap:main" in SETUP["options.entry_points"]["console_scripts"]
+    assert "llmproxyd = llmproxyd.command:main" in SETUP["options.entry_points"]["console_scripts"]
 
 
 def test_compiler_and_sources_stay_in_the_first_stage() -> None:
