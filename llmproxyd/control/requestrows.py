@@ -65,7 +65,7 @@ def _clock(time: object) -> object:
 def _what(row: Mapping[str, Any]) -> str | None:
     """What was special about it."""
     if row.get("fault"):
-        return f"injected {row['fault']}"
+        return f"injected {row['fault']}{', never reached' if row.get('unreached') else ''}"
     if row.get("code"):
         return str(row["code"])
     end = row.get("end")

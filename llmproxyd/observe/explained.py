@@ -191,11 +191,21 @@ def _facts(told: Mapping[str, Any]) -> Iterator[str]:
         yield _line("model", f"{told['model'] or 'not looked at'}{by}")
     if told["project"] is not None:
         yield _line("let in", f"project {told['project']}, token {told['token']}")
-    yield _line("fault", "none injected" if told["fault"] is None else f"injected {told['fault']}")
+    yield _line("fault", _fault(told))
     if told["cache"] is not None:
         yield _line("cache", told["cache"])
     if told["traceparent"] is not None:
         yield _line("trace", told["traceparent"])
+
+
+def _fault(told: Mapping[str, Any]) -> str:
+    """The fault that was chosen, as the operator would write it."""
+    if told["fault"] is None:
+        return "none injected"
+    line = told.get("injected")
+    by = f", by {line}" if line else ""
+    never = "; the answer never came to its place" if told.get("unreached") else ""
+    return f"injected {told['fault']}{by}{never}"
 
 
 def _detected(told: Mapping[str, Any]) -> str:

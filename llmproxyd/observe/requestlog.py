@@ -137,7 +137,7 @@ def text_event(event: Line, *, symbols: bool) -> str:
         f"{sign}#{event.number} {way}: {event.status} in {event.duration * 1000:.0f} ms, {event.sent} bytes"
     )
     if event.fault is not None:
-        told += f" (injected {event.fault})"
+        told += f" (injected {event.fault}{', never reached' if event.unreached else ''})"
     if event.end is not End.COMPLETE and event.end is not End.CLIENT_GONE:
         told += f" (cut: {event.end})"
     if event.code is not None:
@@ -211,6 +211,8 @@ def json_event(event: Line, wall: float) -> str:
             "code": event.code,
             "detail": event.detail,
         }
+        if event.unreached:
+            members["unreached"] = True
     return json_line(members)
 
 

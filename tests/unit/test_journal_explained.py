@@ -117,6 +117,10 @@ def test_an_open_breaker_that_refused_it() -> None:
     [
         ({"fault": "overloaded", "status": 529}, "  attempts      none: the answer was injected\n"),
         ({"fault": "overloaded", "status": 529}, "  fault       injected overloaded\n"),
+        (
+            {"fault": "cut", "injected": "cut at=9", "unreached": True},
+            "  fault       injected cut, by cut at=9; the answer never came to its place\n",
+        ),
         ({"cache": "hit"}, "  attempts      none: the cache answered\n"),
         ({"provider": "-", "upstream": "-", "status": 404}, "  detected    nothing: it was refused before\n"),
         ({"upstream": "-", "status": 404}, "no upstream\n"),

@@ -371,6 +371,13 @@ def test_no_query_no_header_and_no_key_is_written(as_json: bool) -> None:
         assert hidden not in text
 
 
+def test_fault_whose_place_was_never_reached_is_told_so() -> None:
+    event = replace(FINISHED, fault="cut", unreached=True)
+    assert "(injected cut, never reached)" in text_event(event, symbols=False)
+    assert json.loads(json_event(event, WALL))["unreached"] is True
+    assert "unreached" not in json.loads(json_event(replace(FINISHED, fault="cut"), WALL))
+
+
 @pytest.mark.parametrize(
     ("namespace", "heeded"),
     [("llmproxyd", True), ("llmproxyd.requests", True), ("llmproxyd.requests.x", False), ("llm", False)],
