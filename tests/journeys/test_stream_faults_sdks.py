@@ -255,3 +255,85 @@ def test_our_own_retries_absorb_what_the_upstream_is_made_to_do(api: str, tmp_pa
             start = len(daemon.output)
             assert heard(APIS[api](daemon.url)) == ([*WORDS, "#"], None), command
             daemon.wait_for("injected", start)
+
+
+# Within the arguments of a call of a tool.
+
+CITY = {"city": "Paris", "unit": "celsius", "days": [1, 2, 3]}
+CALL = f"call get_weather {json.dumps(CITY)}"
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+
+
+def chat_call(url: str) -> Iterator[str]:
+    client = openai.OpenAI(base_url=url + "/v1", api_key="sk-test", max_retries=0)
+    tools: Any = [{"type": "function", "function": {"name": "get_weather", "parameters": SCHEMA}}]
+    asked: Any = {"model": "gpt-4o", "messages": [{"role": "user", "content": CALL}], "tools": tools}
+    for chunk in client.chat.completions.create(**asked, stream=True):
+        for choice in chunk.choices:
+            for call in choice.delta.tool_calls or ():
+                yield (call.function.arguments if call.function else None) or ""
+
+
+def responses_call(url: str) -> Iterator[str]:
+    client = openai.OpenAI(base_url=url + "/v1", api_key="sk-test", max_retries=0)
+    tools: Any = [{"type": "function", "name": "get_weather", "parameters": SCHEMA, "strict": False}]
+    for event in client.responses.create(model="gpt-4o", input=CALL, tools=tools, stream=True):
+        if event.type == "response.function_call_arguments.delta":
+            yield event.delta
+
+
+def messages_call(url: str) -> Iterator[str]:
+    client = anthropic.Anthropic(base_url=url, api_key="sk-ant-test", max_retries=0)
+    asked: Any = {
+        "model": "claude-x",
+        "max_tokens": 64,
+        "messages": [{"role": "user", "content": CALL}],
+        "tools": [{"name": "get_weather", "input_schema": SCHEMA}],
+    }
+    for event in client.messages.create(**asked, stream=True):
+        if event.type == "content_block_delta" and event.delta.type == "input_json_delta":
+            yield event.delta.partial_json
+
+
+def gemini_call(url: str) -> Iterator[str]:
+    """Its arguments come in one piece."""
+    client = genai.Client(api_key="AIza-test", http_options=types.HttpOptions(base_url=url))
+    declared = types.FunctionDeclaration(name="get_weather", parameters_json_schema=SCHEMA)
+    config = types.GenerateContentConfig(
+        tools=[types.Tool(function_declarations=[declared])],
+        automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
+    )
+    chunks = client.models.generate_content_stream(model="gemini-2.5-flash", contents=CALL, config=config)
+    for chunk in chunks:
+        for call in chunk.function_calls or ():
+            yield json.dumps(call.args)
+
+
+CALLS: dict[str, Callable[[str], Iterator[str]]] = {
+    "chat": chat_call,
+    "responses": responses_call,
+    "messages": messages_call,
+    "gemini": gemini_call,
+}
+
+
+@pytest.mark.parametrize("api", CALLS)
+def test_a_call_of_a_tool_comes_whole_without_a_fault(api: str, proxy: Daemon) -> None:
+    said, error = heard(CALLS[api](proxy.url))
+    assert error is None
+    assert json.loads("".join(said)) == CITY
+
+
+@pytest.mark.parametrize("api", CALLS)
+def test_a_cut_within_the_arguments_of_a_call_leaves_no_whole_call(api: str, proxy: Daemon) -> None:
+    proxy.command("cut * at=tool")
+    said, error = heard(CALLS[api](proxy.url))
+    assert httpx2.RemoteProtocolError in chain(error)
+    arguments = "".join(said)
+    if api == "gemini":
+        assert arguments == ""
+    else:
+        assert arguments
+        assert arguments.startswith('{"city"')
+        with pytest.raises(ValueError):
+            json.loads(arguments)
