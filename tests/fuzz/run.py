@@ -355,7 +355,7 @@ def _essence(message: Message) -> tuple[bytes, bytes, bytes]:
     target = _ORIGIN.sub(b"", message.start[1], count=1) if message.start[1][:1] != b"/" else message.start[1]
     if not target.startswith(b"/"):
         target = b"/" + target
-    target = re.sub(rb"\A/to/[^/?]*", b"", target)
+    target = re.sub(rb"\A/to/[^/?]*(?:/@[^/?]*)?", b"", target)
     return message.start[0], target if target.startswith(b"/") else b"/" + target, message.body
 
 

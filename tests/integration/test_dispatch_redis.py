@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from redisserver import RedisServer
 
-from llmproxyd.config.gateway import Dispatch, Events
+from llmproxyd.config.gateway import Capture, Dispatch, Events
 from llmproxyd.model import Body, Captured, End, Finished
 from llmproxyd.observe.bus import Bus
 from llmproxyd.observe.dispatch import dispatcher
@@ -38,7 +38,8 @@ class Stream:
         self.link = RedisLink(reactor, server.url)
         settings = Dispatch("redis", stream=STREAM, **{"every": 0.01, "batch": 10} | more)
         means = Means(reactor, lambda: 1_700_000_000.0, lambda: 0.0, self.link)
-        self.bus: Bus = bus_of(Events(dispatch=(settings,)), means, Redactor(), "p")
+        capture = Capture(request=1 << 20, response=1 << 20)
+        self.bus: Bus = bus_of(Events(dispatch=(settings,), capture=capture), means, Redactor(), "p")
 
     def publish(self, first: int, last: int, **more: Any) -> None:
         for number in range(first, last + 1):

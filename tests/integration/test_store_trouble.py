@@ -429,6 +429,18 @@ async def test_tokens_are_deleted_while_they_are_counted(kind: Kind) -> None:
 # At the door.
 
 
+async def until_seen(door: Doorkeeper) -> int:
+    """Ask until the token is remembered, and has stayed so over a look at what changed; how often."""
+    asked = 0
+    for _ in range(2):
+        while isinstance(found := door.admit("sk-t"), Deferred):
+            await found
+            asked += 1
+        asked += 1
+        await pause(0.7)
+    return asked
+
+
 @test
 async def test_door_before_a_database_that_dies_and_comes_back(
     postgres: Any,
@@ -437,28 +449,30 @@ async def test_door_before_a_database_that_dies_and_comes_back(
     store = await ready(postgresql.store())
     door = Doorkeeper(store, reactor, time.time)
     door.start()
-    first = door.admit("sk-t")
-    assert isinstance(first, Deferred)
-    grant = await first
-    postgres.kill()
-    await pause(1)
-    assert door.admit("sk-t") is grant
-    assert not door.ready
-    with pytest.raises(Refused) as caught:
-        door.admit("sk-other")
-    assert caught.value.code == "store_unavailable"
-    postgres.start()
-    await pause(1.5)
-    assert door.ready
-    found = door.admit("sk-other")
-    assert isinstance(found, Deferred)
-    with pytest.raises(Refused) as caught:
-        await found
-    assert caught.value.code == "token_not_found"
-    await door.stop()
+    try:
+        # Until it has looked at what changed before its start, nothing is sure to be remembered.
+        asked = await until_seen(door)
+        grant = door.admit("sk-t")
+        postgres.kill()
+        await pause(1)
+        assert door.admit("sk-t") is grant
+        assert not door.ready
+        with pytest.raises(Refused) as caught:
+            door.admit("sk-other")
+        assert caught.value.code == "store_unavailable"
+        postgres.start()
+        await pause(1.5)
+        assert door.ready
+        found = door.admit("sk-other")
+        assert isinstance(found, Deferred)
+        with pytest.raises(Refused) as caught:
+            await found
+        assert caught.value.code == "token_not_found"
+    finally:
+        await door.stop()
     token = await store.token("tok_t")
     assert token is not None
-    assert token.requests == 2
+    assert token.requests == asked + 2
 
 
 @test
