@@ -129,6 +129,8 @@ class Options(usage.Options):
             self.config = self.load()
         except (ConfigError, ProviderError) as error:
             _fail(str(error))
+        if self["speed"] is not None and self.config.replay.folder is None:
+            raise usage.UsageError("--speed says how to replay; add --replay DIR")
         if self["print-config"]:
             print(dump(self.config), end="")
             raise SystemExit(0)

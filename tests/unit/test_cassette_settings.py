@@ -37,6 +37,21 @@ def test_the_command_line_names_folders_from_where_it_is_typed(
     assert (replay.folder, replay.speed, replay.on_miss) == (tmp_path / "b", 2.5, "forward")
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("--speed", "2"), "--speed says how to replay; add --replay DIR"),
+        (("--on-miss", "forward"), "there is no replay.folder in which something could be missing"),
+    ],
+)
+def test_how_to_replay_says_nothing_where_nothing_is_replayed(
+    given: tuple[str, str], told: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        loaded(*given)
+    assert told in capfd.readouterr().err
+
+
 def test_a_file_names_folders_from_where_it_is(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text("record: {folder: tapes}\n")
