@@ -189,7 +189,8 @@ class ErrorLogging:
 class Config:
     """What is in force.
 
-    :param listen: where clients connect: any Twisted endpoint strings.
+    :param listen: where clients connect: any Twisted endpoint strings; 1,024 connections may wait at each,
+        unless its ``backlog=`` says otherwise.
     :param default_upstream: where a request goes that shows no sign of its provider.
     :param upstreams: the configured ones, and every provider's own of the same name.
     :param source: the file it was read from.
