@@ -131,6 +131,12 @@ def _lines(tree: Tree) -> None:
             "WORD",
             "scenario run r x2, ok, cut at=3",
         ),
+        (
+            "limit",
+            "put requests under a rate limit of the provider's own kind (list, rm, clear)",
+            "WORD",
+            "limit rpm=60 upstream=openai",
+        ),
         ("connections", "show the connections of clients", "WORD", "connections"),
         ("version", "show the versions of the daemon and of what it runs on", "WORD", "version"),
         ("log", "set how much a part of the daemon logs", "WORD", "log level llmproxyd debug"),

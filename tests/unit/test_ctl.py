@@ -63,7 +63,7 @@ def test_there_are_all_verbs() -> None:
     wanted = {f"project {one}" for one in both} | {f"token {one}" for one in both | {"revoke"}}
     wanted |= {"status", "usage", "cache stats", "cache purge", "fault", "breaker", "test", "key rotate"}
     wanted |= {"run", "requests", "explain", "upstream", "connections", "version", "log", "shutdown"}
-    wanted |= {"verdicts", "scenario"}
+    wanted |= {"verdicts", "scenario", "limit"}
     wanted |= {"config diff", "config reload"}
     wanted |= {"config show", "config check", "config import", "init", "passwd"}
     wanted |= {"wait-ready", "top", "diagnose", "completion"}
