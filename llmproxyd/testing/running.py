@@ -43,7 +43,8 @@ class Daemon:
     """One daemon, running within a ``with`` block.
 
     :param arguments: of its command line.
-    :param sandbox: answer from the built-in stand-in for the providers: no key, no network.
+    :param sandbox: answer from the built-in stand-in for the providers (from recordings, with
+        ``--replay``): no key, no network.
     :param env: its environment, this process's by default.
     :raises NotStarted: on entering.
     :ivar url: its origin, ``http://127.0.0.1:PORT``.
@@ -103,7 +104,7 @@ class Daemon:
             sys.executable,
             "-m",
             "llmproxyd.testing.child",
-            *(["--sandbox"] if self.sandbox else []),
+            *(["--sandbox"] if self.sandbox and "--replay" not in self._arguments else []),
             *("--port", "0", "--interface", "127.0.0.1", "--no-stdin", "--ready-file", str(ready)),
             *self._arguments,
         ]

@@ -101,6 +101,15 @@ def test_a_signal_reaches_the_command_and_the_daemon_is_stopped(tmp_path: Path) 
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+def test_recordings_answer_in_place_of_the_sandbox(tmp_path: Path) -> None:
+    assert run(tmp_path, "--record", "calls").returncode == 0
+    done = run(tmp_path, "--replay", "calls")
+    assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
+    [file] = (tmp_path / "calls").iterdir()
+    file.unlink()
+    assert run(tmp_path, "--replay", "calls").stdout == "status 404\n"
+
+
 def test_the_log_of_the_daemon_can_be_kept(tmp_path: Path) -> None:
     done = run(tmp_path, "--log", "daemon.log", "--quiet")
     assert done.returncode == 0
