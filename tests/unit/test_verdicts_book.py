@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -361,13 +362,22 @@ def test_what_would_be_said_if_nobody_came_changes_nothing(scene: Scene) -> None
 # No jitter.
 
 
-def herd(scene: Scene, waits: Sequence[float]) -> None:
+def herd(scene: Scene, waits: Sequence[float], *, testing: bool = False) -> None:
+    def ask(number: int) -> None:
+        client = replace(CLIENT, id=b"%d" % number, test=f"test-{number}") if testing else CLIENT
+        scene.ask(LIMITED, b"%d" % number, peer=f"127.0.0.1:{number}", client=client)
+
     start = scene.now
     for number in range(len(waits)):
-        scene.ask(LIMITED, b"%d" % number, peer=f"127.0.0.1:{number}")
+        ask(number)
     for number, wait in sorted(enumerate(waits), key=lambda pair: pair[1]):
         scene.now = start + wait
-        scene.ask(LIMITED, b"%d" % number, peer=f"127.0.0.1:{number}")
+        ask(number)
+
+
+def test_tests_that_are_meant_to_fail_at_once_are_no_herd(scene: Scene) -> None:
+    herd(scene, [0.5, 0.501, 0.502, 0.5015], testing=True)
+    assert scene.names == []
 
 
 def test_many_that_come_back_at_one_time_draw_no_waits(scene: Scene) -> None:
