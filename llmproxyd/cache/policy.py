@@ -26,7 +26,7 @@ from llmproxyd.cache.requests import Wants, wants_of
 from llmproxyd.cache.storing import confirmed, may_be_kept, storable
 from llmproxyd.cache.vary import select
 from llmproxyd.model import RawHeaders, Request, Response
-from llmproxyd.wire.fields import Fields
+from llmproxyd.wire.fields import Fields, fields_of
 
 __all__ = [
     "Ask",
@@ -202,11 +202,7 @@ def _serve(
 
 def _fields(entry: Entry, age: float) -> Fields:
     """What is told of *entry*: its fields, and its age."""
-    headers = entry.headers
-    fields = Fields(headers)
-    fields.special = headers.special if isinstance(headers, Fields) else range(len(headers))
-    fields.append((b"Age", b"%d" % min(age, MOST)))
-    return fields
+    return fields_of(entry.headers).more((b"Age", b"%d" % min(age, MOST)))
 
 
 def may_stand_in(entry: Entry, wants: Wants, now: float) -> bool:

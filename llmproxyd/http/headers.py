@@ -5,59 +5,23 @@ RFC 9110 §7.6.1 for the hop-by-hop fields, RFC 9112 for framing.  Each list is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from enum import IntEnum
+from collections.abc import Iterable
 
 from llmproxyd.model import RawHeaders
-from llmproxyd.wire.fields import HOP_BY_HOP, Fields
+from llmproxyd.wire.fields import HOP_BY_HOP, fields_of
 
 OURS = b"x-llmproxyd-"
 """Prefix of the fields that are addressed to the proxy; none goes upstream."""
 
 
-class _Way(IntEnum):
-    """What becomes of a field on its way to the client."""
-
-    PASSES = 0
-    STAYS = 1
-    NAMES = 2
-
-
-_KNOWN = 1024
-"""Spellings that are remembered."""
-
-
-class _Ways(dict[bytes, _Way]):
-    """By spelling; a name that is met for the first time is looked at once."""
-
-    def __missing__(self, name: bytes) -> _Way:
-        lower = name.lower()
-        way = _Way.STAYS if lower in HOP_BY_HOP else _Way.PASSES
-        if lower == b"connection":
-            way = _Way.NAMES
-        if len(self) < _KNOWN and len(name) <= 64:
-            self[name] = way
-        return way
-
-
-_way: Callable[[bytes], _Way] = _Ways().__getitem__
-
 _USUAL = frozenset({b"keep-alive", b"Keep-Alive", b"close"})
 """Values of ``Connection`` that name no field but one that stays here anyway."""
 
 
-def relayed(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+def relayed(headers: RawHeaders) -> RawHeaders:
     """The fields of an upstream's answer that go to the client, in order, case and duplicates kept."""
-    fields = list(headers)
-    places = headers.special if isinstance(headers, Fields) else range(len(fields))
-    for place in reversed(places):
-        name, value = fields[place]
-        way = _way(name)
-        if way is _Way.NAMES and value not in _USUAL:
-            return end_to_end(headers)
-        if way is not _Way.PASSES:
-            del fields[place]
-    return fields
+    fields = fields_of(headers)
+    return fields.passing() if _USUAL.issuperset(fields.connection) else end_to_end(headers)
 
 
 def connection_named(headers: RawHeaders) -> frozenset[bytes]:
@@ -104,38 +68,8 @@ def for_upstream(headers: RawHeaders, host: bytes) -> list[tuple[bytes, bytes]]:
 
 def content_of(headers: RawHeaders) -> tuple[bytes, bytes]:
     """The values of ``Content-Type`` and ``Content-Encoding``, empty where there is none."""
-    media = coding = b""
-    places = headers.special if isinstance(headers, Fields) else range(len(headers))
-    for place in places:
-        name, value = headers[place]
-        kind = _content(name)
-        if kind is _Content.TYPE:
-            media = media or value
-        elif kind is _Content.CODING:
-            coding = coding or value
-    return media, coding
-
-
-class _Content(IntEnum):
-    """What a field tells of the body."""
-
-    NOTHING = 0
-    TYPE = 1
-    CODING = 2
-
-
-class _Contents(dict[bytes, _Content]):
-    """By spelling, as :class:`_Ways`."""
-
-    def __missing__(self, name: bytes) -> _Content:
-        kinds = {b"content-type": _Content.TYPE, b"content-encoding": _Content.CODING}
-        kind = kinds.get(name.lower(), _Content.NOTHING)
-        if len(self) < _KNOWN and len(name) <= 64:
-            self[name] = kind
-        return kind
-
-
-_content: Callable[[bytes], _Content] = _Contents().__getitem__
+    fields = fields_of(headers)
+    return fields.media, fields.coding
 
 
 def first(headers: RawHeaders, name: bytes) -> bytes | None:

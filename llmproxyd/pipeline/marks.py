@@ -12,7 +12,7 @@ from llmproxyd.http.headers import first
 from llmproxyd.limits.interface import Standing
 from llmproxyd.model import RawHeaders
 from llmproxyd.pipeline.exchange import Exchange
-from llmproxyd.wire.fields import Fields
+from llmproxyd.wire.fields import fields_of
 
 REQUEST_ID = b"x-request-id"
 OUR_REQUEST_ID = b"x-llmproxyd-request-id"
@@ -43,8 +43,7 @@ def marks_of(exchange: Exchange, headers: RawHeaders, now: float) -> list[tuple[
 
 def _named(headers: RawHeaders) -> bool:
     """Whether the upstream has given it an id in the usual field."""
-    places = headers.special if isinstance(headers, Fields) else range(len(headers))
-    return REQUEST_ID in [headers[place][0].lower() for place in places]
+    return any(name.lower() == REQUEST_ID for name, _ in fields_of(headers).ids)
 
 
 def limit_marks(standings: Sequence[Standing]) -> list[tuple[bytes, bytes]]:

@@ -131,7 +131,7 @@ class Relay:
         if exchange.cors:
             fields = readable_by_pages(fields, exchange.cors)
         if exchange.policy.marks:
-            fields += marks_of(exchange, headers, now)
+            fields = [*fields, *marks_of(exchange, headers, now)]
         if exchange.usage is not None:
             endpoint = None if exchange.route is None else exchange.route.endpoint
             usage = None if endpoint is None else endpoint.usage

@@ -21,7 +21,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from twisted.web.iweb import UNKNOWN_LENGTH
 
 from llmproxyd.model import Response
-from llmproxyd.wire.fields import MAX_FIELDS, Fields, Framing, length_of, meaning, options, plain
+from llmproxyd.wire.fields import MAX_FIELDS, SPACE, length_of, options
+from llmproxyd.wire.lines import fields_in
 from llmproxyd.wire.response import HTTP_1_0, HTTP_1_1, WireResponse
 
 MAX_HEAD = 64 * 1024
@@ -37,15 +38,7 @@ _BEGINNINGS: Final = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 _END: Final = b"\r\n\r\n"
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
-# An attribute of an enumeration costs more than the comparison.
-_CONTENT_LENGTH: Final = Framing.CONTENT_LENGTH
-_TRANSFER_ENCODING: Final = Framing.TRANSFER_ENCODING
-_CONNECTION: Final = Framing.CONNECTION
-
-_SPACE: Final = b" \t"
-"""Not part of a value, RFC 9112 §5; llhttp leaves it behind one."""
-
-_KEPT: Final = [b"keep-alive"]
+_KEPT: Final = (b"keep-alive",)
 
 # How the end of a body is told.
 _BY_LENGTH: Final = 0
@@ -58,25 +51,16 @@ class BadAnswer(Exception):
 
 
 class _Heard:
-    """What llhttp has told.  Apart from its reader, or the parser would hold who holds it."""
+    """What llhttp has told of a body.  Apart from its reader, or the parser would hold who holds it.
 
-    __slots__ = ("fields", "phrase", "pieces", "special", "whole")
+    Of a head it tells nothing: it is asked whether that is good.
+    """
+
+    __slots__ = ("pieces", "whole")
 
     def __init__(self) -> None:
-        self.fields: list[tuple[bytes, bytes]] = []
-        self.special: list[int] = []
-        self.phrase = b""
         self.pieces: list[bytes] = []
         self.whole = False
-
-    def on_status(self, piece: bytes) -> None:
-        self.phrase += piece
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        fields = self.fields
-        if name not in plain:
-            self.special.append(len(fields))
-        fields.append((name, value))
 
     def on_body(self, piece: bytes) -> None:
         self.pieces.append(piece)
@@ -91,62 +75,77 @@ class HeadReader:
     :param limit: bytes that it may have.
     :ivar problem: the rule that was broken; what comes after it is not read.
     :ivar begun: whether a byte of this head has come.
+    :ivar status: of a head that is whole.
     """
 
-    __slots__ = ("_heard", "_limit", "_parser", "_size", "_tail", "_version", "begun", "problem")
+    __slots__ = ("_heard", "_limit", "_lines", "_parser", "_part", "begun", "problem", "status")
+
+    # Set with the head.
+    _lines: list[bytes]
+    status: int
 
     def __init__(self, limit: int = MAX_HEAD) -> None:
         self.problem: BadAnswer | None = None
         self._limit = limit
-        self._start()
-
-    def _start(self) -> None:
+        self._part: bytearray | None = None
         self.begun = False
         self._heard = _Heard()
         self._parser: HttpResponseParser | None = HttpResponseParser(self._heard)
-        self._size = 0
-        self._tail = b""  # not fed yet while nothing is, fed already from then on
-        self._version = HTTP_1_1
 
-    @property
-    def status(self) -> int:
-        """Of a head that is whole."""
-        parser = self._parser
-        return 0 if parser is None else int(parser.get_status_code())
+    def _start(self) -> None:
+        """Another head follows."""
+        self.begun = False
+        self._heard = _Heard()
+        self._parser = HttpResponseParser(self._heard)
 
     def read_head(self, data: bytes) -> bytes | None:
         """Take *data*; what follows the head in it, or ``None`` while that is not whole."""
-        tail = self._tail
-        if not self._size:
-            self.begun = True
-            if tail:
-                data, tail = tail + data, b""
-            if not data.startswith(_BEGINNINGS):
-                if len(data) < 9 and any(one.startswith(data) for one in _BEGINNINGS):
-                    self._tail = data
-                else:
-                    self._refuse("it does not begin with HTTP/1.1 or HTTP/1.0")
-                return None
-            if data[7] == 48:  # "0"
-                self._version = HTTP_1_0
-        window = tail + data if tail else data
-        end = window.find(_END)
+        if self._part is None and data.startswith(_BEGINNINGS):
+            end = data.find(_END)
+            if end > 0:
+                # As most come: in one piece.
+                self.begun = True
+                return data[end + 4 :] if self._taken(data[:end], data[: end + 4]) else None
+        return self._read_part(data)
+
+    def _read_part(self, data: bytes) -> bytes | None:
+        """Take a part of a head that does not come in one piece; what is wrong with it is told at once."""
+        self.begun = True
+        part = self._part
+        if part is None:
+            part = self._part = bytearray()
+        fed = len(part) if len(part) >= len(_BEGINNINGS[0]) else 0
+        part += data
+        if not part.startswith(_BEGINNINGS):
+            if len(part) >= len(_BEGINNINGS[0]) or not any(one.startswith(part) for one in _BEGINNINGS):
+                self._refuse("it does not begin with HTTP/1.1 or HTTP/1.0")
+            return None
+        end = part.find(_END, max(fed - 3, 0))
         if end < 0:
-            head, rest = data, None
-            self._tail = window[-3:]
-        else:
-            end += 4 - len(tail)
-            head, rest = data[:end], data[end:]
-        self._size += len(head)
-        if self._size > self._limit:
-            self._refuse(f"its head has more than {self._limit} bytes")
-        elif self._fed(head):
-            heard = self._heard
-            if len(heard.fields) > MAX_FIELDS:
+            if len(part) > self._limit:
+                self._refuse_size()
+            else:
+                self._fed(bytes(part[fed:]))
+            return None
+        self._part = None
+        whole = bytes(part[:end])
+        return bytes(part[end + 4 :]) if self._taken(whole, bytes(part[fed : end + 4])) else None
+
+    def _taken(self, whole: bytes, new: bytes) -> bool:
+        """Whether the head *whole*, but for the empty line at its end, is good.
+
+        :param new: what llhttp has not seen of it yet, with that line.
+        """
+        if len(whole) + 4 > self._limit:
+            self._refuse_size()
+        elif self._fed(new):
+            lines = self._lines = whole.split(b"\r\n")
+            self.status = int(lines[0][9:12])
+            if len(lines) > MAX_FIELDS + 1:
                 self._refuse(f"its head has more than {MAX_FIELDS} fields")
-            elif rest is not None and heard.phrase != b"OK" and _CONTROLS.search(heard.phrase):
+            elif not lines[0].endswith(b" OK") and _CONTROLS.search(lines[0]):
                 self._refuse("its reason has a control character")
-        return rest if self.problem is None else None
+        return self.problem is None
 
     def _fed(self, data: bytes) -> bool:
         """Hand *data* to the parser, if there is one; whether all is well."""
@@ -164,6 +163,9 @@ class HeadReader:
     def _refuse(self, rule: str) -> None:
         self.problem = BadAnswer(rule)
         self._parser = None
+
+    def _refuse_size(self) -> None:
+        self._refuse(f"its head has more than {self._limit} bytes")
 
 
 class AnswerReader(HeadReader):
@@ -183,6 +185,7 @@ class AnswerReader(HeadReader):
         "_dry",
         "_framing",
         "_left",
+        "_tail",
         "complete",
         "heads",
         "interims",
@@ -195,6 +198,7 @@ class AnswerReader(HeadReader):
     _dry: int
     _framing: int
     _left: int
+    _tail: bytes
 
     def __init__(self, bodiless: bool = False) -> None:
         HeadReader.__init__(self)
@@ -257,48 +261,48 @@ class AnswerReader(HeadReader):
             self._refuse(f"more than {MAX_INTERIM} interim heads came")
         else:
             if status != 100:
-                heard = self._heard
-                interim = Response(status, heard.phrase, heard.fields, 0, self._version[1:])
+                version, phrase = self._first_line()
+                interim = Response(status, phrase, fields_in(self._lines), 0, version[1:])
                 self.interims = [*(self.interims or ()), interim]
             self._start()
 
+    def _first_line(self) -> tuple[tuple[bytes, int, int], bytes]:
+        """The version and the reason; what remains are lines of fields."""
+        line = self._lines.pop(0)
+        return HTTP_1_0 if line[7] == 48 else HTTP_1_1, line[13:]
+
     def _end_of_head(self, status: int) -> None:
         """What the fields say about the body and the connection.  RFC 9112 §6.3, §9.3."""
-        heard = self._heard
-        fields = Fields(heard.fields)
-        fields.special = heard.special
+        version, phrase = self._first_line()
+        modern = version is HTTP_1_1
+        fields = fields_in(self._lines)
+        del self._lines
         length: int | None = None
-        chunked = False
-        connection: list[bytes] | None = None
-        for place in heard.special:
-            name, value = fields[place]
-            kind = meaning(name)
-            if kind is _CONTENT_LENGTH:
-                if length is not None or (length := length_of(value.rstrip(_SPACE))) is None:
-                    return self._refuse("its content-length is no length, or there are two")
-            elif kind is _TRANSFER_ENCODING:
-                if chunked or value.rstrip(_SPACE).lower() != b"chunked" or self._version is not HTTP_1_1:
-                    return self._refuse("its transfer-encoding is not chunked alone")
-                chunked = True
-            elif kind is _CONNECTION:
-                connection = [value] if connection is None else [*connection, value]
-        if chunked and length is not None:
-            return self._refuse("it has both content-length and transfer-encoding")
+        if fields.lengths and (
+            len(fields.lengths) > 1 or (length := length_of(fields.lengths[0].rstrip(SPACE))) is None
+        ):
+            return self._refuse("its content-length is no length, or there are two")
+        chunked = bool(fields.codings)
+        if chunked:
+            if len(fields.codings) > 1 or fields.codings[0].rstrip(SPACE).lower() != b"chunked" or not modern:
+                return self._refuse("its transfer-encoding is not chunked alone")
+            if length is not None:
+                return self._refuse("it has both content-length and transfer-encoding")
         if self._bodiless or status == 204 or status == 304:
             length, chunked, told = 0, False, True
         else:
             told = chunked or length is not None
-        if connection is None or (connection == _KEPT and self._version is HTTP_1_1):
-            self.persistent = told and self._version is HTTP_1_1
+        connection = fields.connection
+        if modern and (not connection or connection == _KEPT):
+            self.persistent = told
         else:
             asked = options(connection)
-            keeps = b"close" not in asked and (self._version is HTTP_1_1 or b"keep-alive" in asked)
+            keeps = b"close" not in asked and (modern or b"keep-alive" in asked)
             self.persistent = told and keeps
         if chunked:
             self._framing = _BY_CHUNKS
             self._tail = b""
             self._dry = 0
-            heard.fields, heard.special = [], []  # those of the trailer are not the answer's
         else:
             self._parser = None
             if length is None:
@@ -308,7 +312,7 @@ class AnswerReader(HeadReader):
                 self._left = length
                 self.complete = length == 0
         self.response = WireResponse(
-            self._version, status, heard.phrase, fields, UNKNOWN_LENGTH if length is None else length
+            version, status, phrase, fields, UNKNOWN_LENGTH if length is None else length
         )
         return None
 
@@ -339,7 +343,6 @@ class AnswerReader(HeadReader):
             self._dry += len(data)
             if self._dry > MAX_DRY and not self.complete and self.problem is None:
                 self._refuse(f"its chunks have more than {MAX_DRY} bytes of framing")
-            heard.fields.clear()
             return b""
         self._dry = 0
         heard.pieces = []

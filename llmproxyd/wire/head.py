@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from llmproxyd.model import Memo, Request
-from llmproxyd.wire.fields import MAX_FIELDS, Framing, length_of, meaning, options
+from llmproxyd.wire.fields import MAX_FIELDS, Meaning, length_of, meaning, options
 
 METHODS = frozenset(
     b"GET HEAD POST PUT PATCH DELETE OPTIONS QUERY ACL BIND CHECKOUT COPY LINK LOCK M-SEARCH MERGE"
@@ -135,7 +135,7 @@ class Head:
             return None
         old = self.request
         headers = [
-            (name, digits) if meaning(name) is Framing.CONTENT_LENGTH else (name, value)
+            (name, digits) if meaning(name) is Meaning.CONTENT_LENGTH else (name, value)
             for name, value in old.headers
         ]
         request = Request(old.method, old.target, headers, old.version, old.peer, old.memo)
@@ -254,29 +254,29 @@ def _judged(raw: bytes, match: re.Match[bytes], fields: list[tuple[bytes, bytes]
     modern = match[4] == b"1"
     for name, value in fields:
         kind = meaning(name)
-        if kind is Framing.NONE:
+        if kind is Meaning.NONE:
             continue
-        if kind is Framing.HOST:
+        if kind is Meaning.HOST:
             hosts.append(value)
-        elif kind is Framing.CONNECTION:
+        elif kind is Meaning.CONNECTION:
             connection.append(value)
-        elif kind is Framing.CONTENT_LENGTH:
+        elif kind is Meaning.CONTENT_LENGTH:
             number = length_of(value)
             if number is None:
                 raise _bad_framing("Content-Length is not a number of bytes")
             length = number
-        elif kind is Framing.TRANSFER_ENCODING:
+        elif kind is Meaning.TRANSFER_ENCODING:
             if chunked or not modern or value.lower() != b"chunked":
                 raise _bad_framing("Transfer-Encoding may be chunked, once, and in HTTP/1.1 only")
             chunked = True
-        elif kind is Framing.EXPECT:
+        elif kind is Meaning.EXPECT:
             if modern:
                 if value.lower() != b"100-continue":
                     raise BadRequest(417, "expectation_failed", "Only 100-continue can be expected.")
                 expects = True
-        elif kind is Framing.UPGRADE:
+        elif kind is Meaning.UPGRADE:
             upgrade += [one.strip(b" \t").lower() for one in value.split(b",")]
-        else:
+        elif kind is Meaning.LOOKALIKE:
             raise _bad_framing("A field's name differs from a framing field's by an underscore alone")
     asked = options(connection) if connection else frozenset()
     if b"websocket" in upgrade and b"upgrade" in asked and modern:

@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn
 
 from twisted.web.http_headers import Headers
 
-from llmproxyd.wire.fields import Framing, meaning, options
+from llmproxyd.wire.fields import Meaning, meaning, options
 
 TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A method or a field's name.  RFC 9110 §5.6.2."""
@@ -111,18 +111,18 @@ def _encoded(raw: Sequence[tuple[bytes, bytes]]) -> Block:
         if name not in _good:
             _check(name)
         kind = meaning(name)
-        if kind is Framing.CONTENT_LENGTH or kind is Framing.TRANSFER_ENCODING:
+        if kind is Meaning.CONTENT_LENGTH or kind is Meaning.TRANSFER_ENCODING:
             # The first has the place; one more would be a second opinion on the length.
             if lines is before:
                 lines = after
-                if kind is Framing.CONTENT_LENGTH:
+                if kind is Meaning.CONTENT_LENGTH:
                     length_name = name
                 else:
                     coding_name = name
             continue
-        if kind is Framing.HOST:
+        if kind is Meaning.HOST:
             host = True
-        elif kind is Framing.CONNECTION:
+        elif kind is Meaning.CONNECTION:
             connection.append(value)
         lines.append(b"%b: %b\r\n" % (name, value))
     after.append(b"\r\n")

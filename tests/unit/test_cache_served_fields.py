@@ -10,7 +10,7 @@ from llmproxyd.cache.policy import served, storable, wants_of
 from llmproxyd.http.headers import content_of
 from llmproxyd.inspection.answerid import answer_id
 from llmproxyd.model import RawHeaders, Request, Response
-from llmproxyd.wire.fields import Fields, fields_of, meaning
+from llmproxyd.wire.fields import Fields, fields_of
 
 NAMES = [b"Content-Type", b"content-encoding", b"X-Request-ID", b"request-id", b"Server", b"CF-RAY", b"X-New"]
 FIELDS = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from([b"a", b"b", b"text/event-stream"])))
@@ -27,8 +27,6 @@ def stored(fields: RawHeaders) -> Entry:
 
 @given(FIELDS)
 def test_a_hit_finds_what_a_walk_over_all_its_fields_finds(fields: list[tuple[bytes, bytes]]) -> None:
-    for name, _ in fields[::2]:
-        meaning(name)  # as when an answer came: names that mean nothing here are known by now
     told = served(stored(fields), ASKED, 1.0).head.headers
     assert isinstance(told, Fields)
     assert content_of(told) == content_of(list(told)) == content_of(fields)
@@ -53,6 +51,9 @@ def test_what_was_stored_elsewhere_is_walked_whole() -> None:
     assert (content_of(told), answer_id(told)) == ((b"a", b""), "r")
 
 
-def test_names_that_mean_nothing_here_are_not_looked_at() -> None:
-    meaning(b"X-Plain-One")
-    assert list(fields_of([(b"X-Plain-One", b"1"), (b"Content-Type", b"a")]).special) == [1]
+def test_what_is_asked_of_fields_is_known_with_them() -> None:
+    fields = fields_of(
+        [(b"X-Plain", b"1"), (b"content-type", b"a"), (b"Connection", b"close"), (b"TE", b"trailers")]
+    )
+    assert (fields.media, fields.coding, fields.connection) == (b"a", b"", (b"close",))
+    assert fields.staying == ((b"Connection", b"close"), (b"TE", b"trailers"))
