@@ -21,7 +21,9 @@ _USUAL = frozenset({b"keep-alive", b"Keep-Alive", b"close"})
 def relayed(headers: RawHeaders) -> RawHeaders:
     """The fields of an upstream's answer that go to the client, in order, case and duplicates kept."""
     fields = fields_of(headers)
-    return fields.passing() if _USUAL.issuperset(fields.connection) else end_to_end(headers)
+    if fields.fewer is None:
+        return fields
+    return fields.fewer if _USUAL.issuperset(fields.connection) else end_to_end(headers)
 
 
 def connection_named(headers: RawHeaders) -> frozenset[bytes]:

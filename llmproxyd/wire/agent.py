@@ -21,7 +21,7 @@ from llmproxyd.wire.answer import BadAnswer
 from llmproxyd.wire.call import LAST_CHUNK, Call, chunked
 from llmproxyd.wire.connect import ConnectTimeout, ProxyRefused, Route
 from llmproxyd.wire.connection import Stale
-from llmproxyd.wire.headers import TOKEN, WireHeaders
+from llmproxyd.wire.headers import TOKEN, Ready, WireHeaders
 from llmproxyd.wire.origin import HTTPProxy, Origin
 from llmproxyd.wire.pool import Limits, Pool, PoolTimeout
 from llmproxyd.wire.response import WireResponse
@@ -159,35 +159,28 @@ class ProxyAgent:
         known = self._known.get(uri)
         if known is None:
             known = self._know(uri)
-        pool, line, host_line = known
-        if method not in _METHODS and (not TOKEN.fullmatch(method) or method == b"CONNECT"):
-            raise ValueError("not a method of a request to an origin")
         if type(headers) is not WireHeaders:
             headers = WireHeaders.of(headers)
-        before, after, length_name, coding_name, host, close = headers.encoded()
+        ready = headers.ready
+        if ready is None or ready[0] is not known or ready[1] is not method:
+            ready = headers.ready = _prepare(known, method, headers)
+        _, _, start, length_start, coding_start, after, head, safe, close = ready
+        data: bytes | None = None
         if bodyProducer is None:
-            data: bytes | None = b""
-            framing = b"%b: 0\r\n" % length_name if method in _WITH_BODY else b""
+            begun = data = length_start + b"0\r\n" + after if method in _WITH_BODY else start + after
         else:
             data = getattr(bodyProducer, "data", None)
-            if bodyProducer.length == UNKNOWN_LENGTH:
-                framing = b"%b: chunked\r\n" % coding_name
-                data = None if data is None else chunked(data) + LAST_CHUNK
+            length = bodyProducer.length
+            if length == UNKNOWN_LENGTH:
+                begun = b"".join((coding_start, after, b"" if data is None else chunked(data) + LAST_CHUNK))
+            elif data is None:
+                begun = b"".join((length_start, b"%d\r\n" % length, after))
             else:
-                length = bodyProducer.length if data is None else len(data)
-                framing = b"%b: %d\r\n" % (length_name, length)
-        call = Call(
-            b"".join((method, line, b"" if host else host_line, before, framing, after, data or b"")),
-            bodyProducer if data is None else None,
-            method == b"HEAD",
-            method in _SAFE,
-            close,
-            interim,
-            wrap,
-        )
+                begun = b"".join((length_start, b"%d\r\n" % len(data), after, data))
+        call = Call(begun, bodyProducer if data is None else None, head, safe, close, interim, wrap)
         answered = call.answered
         assert answered is not None
-        pool.send(call)
+        known[0].send(call)
         return answered
 
     def close(self) -> Deferred[None]:
@@ -233,6 +226,22 @@ class ProxyAgent:
             pool.close()
         site = self._sites[text] = _Site(b"Host: %b\r\n" % origin.authority, pool)
         return site
+
+
+def _prepare(known: _Known, method: bytes, headers: WireHeaders) -> Ready:
+    """What requests that differ in nothing but their bodies have in common.
+
+    :raises ValueError: see :meth:`ProxyAgent.request`.
+    """
+    if method not in _METHODS and (not TOKEN.fullmatch(method) or method == b"CONNECT"):
+        raise ValueError("not a method of a request to an origin")
+    _, line, host_line = known
+    before, after, length_name, coding_name, host, close = headers.encoded()
+    start = b"".join((method, line, b"" if host else host_line, before))
+    length_start = start + length_name + b": "
+    coding_start = b"%b%b: chunked\r\n" % (start, coding_name)
+    head, safe = method == b"HEAD", method in _SAFE
+    return known, method, start, length_start, coding_start, after, head, safe, close
 
 
 def _nothing(_: object) -> None:

@@ -21,8 +21,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from twisted.web.iweb import UNKNOWN_LENGTH
 
 from llmproxyd.model import Response
-from llmproxyd.wire.fields import MAX_FIELDS, SPACE, length_of, options
-from llmproxyd.wire.lines import fields_in
+from llmproxyd.wire.fields import MAX_FIELDS, SPACE, Fields, length_of, options
+from llmproxyd.wire.layout import Layout, fields_in, layout_of
 from llmproxyd.wire.response import HTTP_1_0, HTTP_1_1, WireResponse
 
 MAX_HEAD = 64 * 1024
@@ -39,6 +39,12 @@ _END: Final = b"\r\n\r\n"
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 _KEPT: Final = (b"keep-alive",)
+
+_KNOWN = 256
+"""Status lines that are remembered."""
+
+_first_lines: dict[bytes, tuple[tuple[bytes, int, int], int, bytes]] = {}
+"""Those that were found good: version, status and reason."""
 
 # How the end of a body is told.
 _BY_LENGTH: Final = 0
@@ -78,10 +84,23 @@ class HeadReader:
     :ivar status: of a head that is whole.
     """
 
-    __slots__ = ("_heard", "_limit", "_lines", "_parser", "_part", "begun", "problem", "status")
+    __slots__ = (
+        "_block",
+        "_heard",
+        "_limit",
+        "_parser",
+        "_part",
+        "_phrase",
+        "_version",
+        "begun",
+        "problem",
+        "status",
+    )
 
     # Set with the head.
-    _lines: list[bytes]
+    _block: bytes
+    _phrase: bytes
+    _version: tuple[bytes, int, int]
     status: int
 
     def __init__(self, limit: int = MAX_HEAD) -> None:
@@ -139,13 +158,22 @@ class HeadReader:
         if len(whole) + 4 > self._limit:
             self._refuse_size()
         elif self._fed(new):
-            lines = self._lines = whole.split(b"\r\n")
-            self.status = int(lines[0][9:12])
-            if len(lines) > MAX_FIELDS + 1:
-                self._refuse(f"its head has more than {MAX_FIELDS} fields")
-            elif not lines[0].endswith(b" OK") and _CONTROLS.search(lines[0]):
-                self._refuse("its reason has a control character")
+            line, end, _ = whole.partition(b"\r\n")
+            self._block = whole[len(line) :] if end else b""
+            told = _first_lines.get(line)
+            if told is None:
+                told = self._first_line(line)
+            self._version, self.status, self._phrase = told
         return self.problem is None
+
+    def _first_line(self, line: bytes) -> tuple[tuple[bytes, int, int], int, bytes]:
+        """Version, status and reason of a status line that is met for the first time."""
+        told = (HTTP_1_0 if line[7] == 48 else HTTP_1_1, int(line[9:12]), line[13:])
+        if _CONTROLS.search(line):
+            self._refuse("its reason has a control character")
+        elif len(_first_lines) < _KNOWN and len(line) <= 64:
+            _first_lines[line] = told
+        return told
 
     def _fed(self, data: bytes) -> bool:
         """Hand *data* to the parser, if there is one; whether all is well."""
@@ -172,6 +200,8 @@ class AnswerReader(HeadReader):
     """Reads the answer to one request.
 
     :param bodiless: the request was ``HEAD``.
+    :param layout: how the answer before it was laid out.
+    :ivar layout: how this one is, if that is known.
     :ivar response: its head, as soon as the final one is whole.
     :ivar interims: interim heads that came before, ``100 Continue`` excepted.
     :ivar heads: how many of those came, ``100 Continue`` included.
@@ -189,6 +219,7 @@ class AnswerReader(HeadReader):
         "complete",
         "heads",
         "interims",
+        "layout",
         "persistent",
         "response",
         "surplus",
@@ -200,8 +231,9 @@ class AnswerReader(HeadReader):
     _left: int
     _tail: bytes
 
-    def __init__(self, bodiless: bool = False) -> None:
+    def __init__(self, bodiless: bool = False, layout: Layout | None = None) -> None:
         HeadReader.__init__(self)
+        self.layout = layout
         self.response: WireResponse | None = None
         self.interims: list[Response] | None = None
         self.complete = False
@@ -261,22 +293,34 @@ class AnswerReader(HeadReader):
             self._refuse(f"more than {MAX_INTERIM} interim heads came")
         else:
             if status != 100:
-                version, phrase = self._first_line()
-                interim = Response(status, phrase, fields_in(self._lines), 0, version[1:])
+                fields = fields_in(self._block)
+                interim = Response(status, self._phrase, fields, 0, self._version[1:])
                 self.interims = [*(self.interims or ()), interim]
+                if len(fields) > MAX_FIELDS:
+                    self._refuse_number()
             self._start()
 
-    def _first_line(self) -> tuple[tuple[bytes, int, int], bytes]:
-        """The version and the reason; what remains are lines of fields."""
-        line = self._lines.pop(0)
-        return HTTP_1_0 if line[7] == 48 else HTTP_1_1, line[13:]
+    def _refuse_number(self) -> None:
+        self._refuse(f"its head has more than {MAX_FIELDS} fields")
+
+    def _fields(self) -> Fields:
+        """Those of the final head; as the last one was laid out, if it is."""
+        layout = self.layout
+        fields = None if layout is None else layout.fields(self._block)
+        if fields is None:
+            fields = fields_in(self._block)
+            if len(fields) > MAX_FIELDS:
+                self._refuse_number()
+            else:
+                self.layout = layout_of(fields.pairs)
+        return fields
 
     def _end_of_head(self, status: int) -> None:
         """What the fields say about the body and the connection.  RFC 9112 §6.3, §9.3."""
-        version, phrase = self._first_line()
-        modern = version is HTTP_1_1
-        fields = fields_in(self._lines)
-        del self._lines
+        fields = self._fields()
+        if self.problem is not None:
+            return None
+        modern = self._version is HTTP_1_1
         length: int | None = None
         if fields.lengths and (
             len(fields.lengths) > 1 or (length := length_of(fields.lengths[0].rstrip(SPACE))) is None
@@ -312,7 +356,7 @@ class AnswerReader(HeadReader):
                 self._left = length
                 self.complete = length == 0
         self.response = WireResponse(
-            version, status, phrase, fields, UNKNOWN_LENGTH if length is None else length
+            self._version, status, self._phrase, fields, UNKNOWN_LENGTH if length is None else length
         )
         return None
 

@@ -18,6 +18,7 @@ from twisted.web.client import ResponseFailed
 
 from llmproxyd.wire.answer import AnswerReader, BadAnswer
 from llmproxyd.wire.call import Call, Upload
+from llmproxyd.wire.layout import Layout
 from llmproxyd.wire.response import DONE, WireResponse
 from llmproxyd.wire.transport import prepare, sent, socket_of, unsent
 from llmproxyd.wire.wheel import Timer
@@ -65,6 +66,7 @@ class Connection(TwistedProtocol):
         self._upload: Upload | None = None
         self._paused = False
         self._mark = 0  # what had been sent before this request
+        self._layout: Layout | None = None  # of the answer before
 
     def connectionMade(self) -> None:
         """Ready at once."""
@@ -73,7 +75,7 @@ class Connection(TwistedProtocol):
     def send(self, call: Call) -> None:
         """Write the request; the answer goes to *call*."""
         self._call = call
-        self._reader = AnswerReader(call.bodiless)
+        self._reader = AnswerReader(call.bodiless, self._layout)
         call.place = self
         transport = self.transport
         if self.served:
@@ -146,6 +148,7 @@ class Connection(TwistedProtocol):
         """The head is here, and perhaps more than that."""
         call = self._call
         assert call is not None
+        self._layout = reader.layout
         if reader.complete:
             response.came_whole(piece)
             self._settle(reader)

@@ -104,89 +104,35 @@ meaning: Callable[[bytes], Meaning] = _Meanings().__getitem__
 """What the field of this name, in any case, means."""
 
 Pair = tuple[bytes, bytes]
-NO_PAIRS: tuple[Pair, ...] = ()
-NO_VALUES: tuple[bytes, ...] = ()
-
-# An attribute of an enumeration costs more than the comparison.
-_CONTENT_LENGTH: Final = Meaning.CONTENT_LENGTH
-_TRANSFER_ENCODING: Final = Meaning.TRANSFER_ENCODING
-_CONNECTION: Final = Meaning.CONNECTION
-_CONTENT_TYPE: Final = Meaning.CONTENT_TYPE
-_CONTENT_ENCODING: Final = Meaning.CONTENT_ENCODING
-_ANSWER_ID: Final = Meaning.ANSWER_ID
-_UPGRADE: Final = Meaning.UPGRADE
-_HOP_BY_HOP: Final = Meaning.HOP_BY_HOP
+STAYING: Final = frozenset(
+    {Meaning.CONNECTION, Meaning.TRANSFER_ENCODING, Meaning.UPGRADE, Meaning.HOP_BY_HOP}
+)
+"""What belongs to one connection."""
 
 
-class Fields(Sequence[Pair]):
-    """The fields of an answer as they came, and what most ask of them, found out once.
+class Lines(Sequence[Pair]):
+    """Fields as they stand in a head; pairs are made of them when somebody asks.
 
-    Made of pairs or of lines; of these pairs are made when somebody asks for them.
-
-    :ivar lines: without their ends, ``None`` where there are only pairs.
-    :ivar media: the value of ``Content-Type``, empty where there is none.
-    :ivar coding: that of ``Content-Encoding``.
-    :ivar ids: fields that name the answer.
-    :ivar lengths: values of ``Content-Length``.
-    :ivar codings: values of ``Transfer-Encoding``.
-    :ivar connection: values of ``Connection``.
-    :ivar staying: lines, or pairs, of fields that by their names belong to one connection.
+    :ivar block: each field with the CRLF before it; ``None`` where there are only pairs.
     """
 
-    __slots__ = (
-        "_pairs",
-        "coding",
-        "codings",
-        "connection",
-        "ids",
-        "lengths",
-        "lines",
-        "media",
-        "staying",
-    )
+    __slots__ = ("_pairs", "block")
 
-    def __init__(
-        self,
-        lines: list[bytes] | None,
-        pairs: list[Pair] | None,
-        told: Iterable[tuple[Meaning, Pair, bytes | Pair]],
-    ) -> None:
-        """:param told: of each field that means something: what, itself, and as it stands here."""
-        self.lines = lines
+    def __init__(self, block: bytes | None, pairs: list[Pair] | None = None) -> None:
+        self.block = block
         self._pairs = pairs
-        self.media = self.coding = b""
-        self.ids = NO_PAIRS
-        self.staying: tuple[bytes | Pair, ...] = ()
-        self.lengths = self.codings = self.connection = NO_VALUES
-        for kind, pair, own in told:
-            if kind is _CONTENT_LENGTH:
-                self.lengths += (pair[1],)
-            elif kind is _CONTENT_TYPE:
-                self.media = self.media or pair[1]
-            elif kind is _ANSWER_ID:
-                self.ids += (pair,)
-            elif kind is _CONNECTION:
-                self.staying += (own,)
-                self.connection += (pair[1],)
-            elif kind is _TRANSFER_ENCODING:
-                self.staying += (own,)
-                self.codings += (pair[1],)
-            elif kind is _CONTENT_ENCODING:
-                self.coding = self.coding or pair[1]
-            elif kind is _HOP_BY_HOP or kind is _UPGRADE:
-                self.staying += (own,)
 
     @property
     def pairs(self) -> list[Pair]:
         """Names and values."""
         pairs = self._pairs
         if pairs is None:
-            assert self.lines is not None
-            pairs = self._pairs = [*map(divided, self.lines)]
+            assert self.block is not None
+            pairs = self._pairs = [*map(divided, self.block.split(b"\r\n")[1:])]
         return pairs
 
     def __len__(self) -> int:
-        return len(self.pairs if self.lines is None else self.lines)
+        return len(self.pairs)
 
     def __iter__(self) -> Iterator[Pair]:
         return iter(self.pairs)
@@ -207,26 +153,64 @@ class Fields(Sequence[Pair]):
 
     def __repr__(self) -> str:
         # The values may be secrets.
-        return f"<Fields {len(self)}>"
+        return f"<{type(self).__name__} {len(self)}>"
 
-    def passing(self) -> Fields:
-        """Those that stay with no connection by their names."""
-        if not self.staying:
-            return self
-        if self.lines is None:
-            return fields_of([pair for pair in self.pairs if pair not in self.staying])
-        lines = self.lines.copy()
-        for line in self.staying:
-            lines.remove(line)  # type: ignore[arg-type]  # or its equal: they all stay
-        return Fields(lines, None, ())
+
+class Fields(Lines):
+    """The fields of an answer as they came, and what most ask of them, found out once.
+
+    :ivar media: the value of ``Content-Type``, empty where there is none.
+    :ivar coding: that of ``Content-Encoding``.
+    :ivar ids: fields that name the answer.
+    :ivar lengths: values of ``Content-Length``.
+    :ivar codings: values of ``Transfer-Encoding``.
+    :ivar connection: values of ``Connection``.
+    :ivar fewer: the same less those that by their names belong to one connection, if there are any.
+    """
+
+    __slots__ = ("coding", "codings", "connection", "fewer", "ids", "lengths", "media")
+
+    def __init__(
+        self,
+        block: bytes | None,
+        pairs: list[Pair] | None,
+        media: bytes,
+        coding: bytes,
+        ids: tuple[Pair, ...],
+        lengths: tuple[bytes, ...],
+        codings: tuple[bytes, ...],
+        connection: tuple[bytes, ...],
+        fewer: Lines | None,
+    ) -> None:
+        self.block = block
+        self._pairs = pairs
+        self.media = media
+        self.coding = coding
+        self.ids = ids
+        self.lengths = lengths
+        self.codings = codings
+        self.connection = connection
+        self.fewer = fewer
+
+    @property
+    def passing(self) -> Lines:
+        """Those that by their names belong to no connection."""
+        return self if self.fewer is None else self.fewer
 
     def more(self, pair: Pair) -> Fields:
         """A copy with *pair*, which means nothing here, at its end."""
-        made = Fields(None, [*self.pairs, pair], ())
-        made.media, made.coding, made.ids = self.media, self.coding, self.ids
-        made.staying = tuple(divided(own) if isinstance(own, bytes) else own for own in self.staying)
-        made.lengths, made.codings, made.connection = self.lengths, self.codings, self.connection
-        return made
+        fewer = None if self.fewer is None else Lines(None, [*self.fewer.pairs, pair])
+        return Fields(
+            None,
+            [*self.pairs, pair],
+            self.media,
+            self.coding,
+            self.ids,
+            self.lengths,
+            self.codings,
+            self.connection,
+            fewer,
+        )
 
 
 def divided(line: bytes) -> Pair:
@@ -235,12 +219,42 @@ def divided(line: bytes) -> Pair:
     return name, value.lstrip(SPACE)
 
 
-def fields_of(headers: Iterable[Pair]) -> Fields:
-    """*headers* with what most ask of them, whoever made them."""
+def fields_of(headers: Iterable[Pair], block: bytes | None = None) -> Fields:
+    """*headers* with what most ask of them, whoever made them.
+
+    :param block: the same as they stand in a head.
+    """
     if isinstance(headers, Fields):
         return headers
     pairs = list(headers)
-    return Fields(None, pairs, [(kind, pair, pair) for pair in pairs if (kind := meaning(pair[0]))])
+    media = coding = b""
+    ids: list[Pair] = []
+    lengths: list[bytes] = []
+    codings: list[bytes] = []
+    connection: list[bytes] = []
+    staying = False
+    for pair in pairs:
+        kind = meaning(pair[0])
+        if kind is Meaning.NONE:
+            continue
+        if kind in STAYING:
+            staying = True
+        if kind is Meaning.CONTENT_LENGTH:
+            lengths.append(pair[1])
+        elif kind is Meaning.CONTENT_TYPE:
+            media = media or pair[1]
+        elif kind is Meaning.CONTENT_ENCODING:
+            coding = coding or pair[1]
+        elif kind is Meaning.ANSWER_ID:
+            ids.append(pair)
+        elif kind is Meaning.CONNECTION:
+            connection.append(pair[1])
+        elif kind is Meaning.TRANSFER_ENCODING:
+            codings.append(pair[1])
+    fewer = Lines(None, [pair for pair in pairs if meaning(pair[0]) not in STAYING]) if staying else None
+    return Fields(
+        block, pairs, media, coding, tuple(ids), tuple(lengths), tuple(codings), tuple(connection), fewer
+    )
 
 
 def options(values: Iterable[bytes]) -> frozenset[bytes]:

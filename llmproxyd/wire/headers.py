@@ -42,17 +42,29 @@ class Block(NamedTuple):
     close: bool
 
 
+Ready = tuple[object, bytes, bytes, bytes, bytes, bytes, bool, bool, bool]
+"""What a URL taken apart, a method and fields come to; made and read by the agent.
+
+The first two tell for which it holds.  Then the head as far as the framing, the same with the
+beginning of a length, the same with chunks, and the head's end; ``HEAD``; may be sent twice; asks for
+the connection to be closed.
+"""
+
+
 class WireHeaders(Headers):
     """A raw list of pairs, in order, case kept.
 
     A table of it is made only when one of Twisted's methods asks.  It does not change: it may
     serve several requests at once.
+
+    :ivar ready: the request that they were last part of, but for its body.
     """
 
-    __slots__ = ("_block", "_table", "raw")
+    __slots__ = ("_block", "_table", "raw", "ready")
 
     def __init__(self, raw: Sequence[tuple[bytes, bytes]] = ()) -> None:
         self.raw = raw
+        self.ready: Ready | None = None
         self._block: Block | None = None
         self._table: dict[bytes, list[bytes]] | None = None
 

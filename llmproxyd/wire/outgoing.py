@@ -11,7 +11,7 @@ from typing import Protocol
 from twisted.internet.interfaces import IPushProducer
 
 from llmproxyd.model import RawHeaders, Response
-from llmproxyd.wire.fields import Fields
+from llmproxyd.wire.fields import Lines
 
 BODILESS = frozenset({204, 304})
 
@@ -44,8 +44,8 @@ class Connection(Protocol):
 
 def field_lines(headers: RawHeaders) -> bytes:
     """*headers* as they stand on the wire, each line with its end."""
-    if type(headers) is Fields and headers.lines:
-        return b"\r\n".join(headers.lines) + b"\r\n"
+    if isinstance(headers, Lines) and headers.block:
+        return headers.block[2:] + b"\r\n"
     return b"\r\n".join(map(b": ".join, headers)) + b"\r\n" if headers else b""
 
 

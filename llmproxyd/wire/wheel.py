@@ -70,8 +70,16 @@ class Wheel:
 
     def start(self, seconds: float, expired: Callable[[], None]) -> Timer:
         """A deadline *seconds* from now, at which *expired* is called once."""
-        timer = Timer(self, self.seconds() + seconds, expired)
-        self.put(timer)
+        due = self.seconds() + seconds
+        timer = Timer(self, due, expired)
+        # What :meth:`put` does, where others with the same time to go came before: one after the other does.
+        slot = int(due / self._tick) + 1
+        bucket = self._buckets.get(slot)
+        if bucket is None or slot <= self._passed:
+            self.put(timer)
+        else:
+            timer._slot = slot
+            bucket[timer] = None
         return timer
 
     def exactly(self, seconds: float, expired: Callable[[], None]) -> IDelayedCall:

@@ -14,6 +14,7 @@ from llmproxyd.http.headers import (
     for_upstream,
     relayed,
 )
+from llmproxyd.wire import fields as wire_fields
 
 Pairs = list[tuple[bytes, bytes]]
 
@@ -159,8 +160,8 @@ def test_what_is_relayed_is_what_ends_nowhere(fields: Pairs) -> None:
 def test_no_multitude_of_names_is_remembered_for_ever(names: list[bytes]) -> None:
     for name in names:
         assert relayed([(name, b"1"), (b"TE", b"x")]) == [(name, b"1")]
-    known = fields.meaning.__self__  # type: ignore[attr-defined]
-    assert len(known) <= fields._KNOWN
+    known = wire_fields.meaning.__self__  # type: ignore[attr-defined]
+    assert len(known) <= wire_fields._KNOWN
     assert max(map(len, known)) <= 64
 
 
