@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from http.cookiejar import CookieJar
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from OpenSSL import SSL
 from service_identity import VerificationError
@@ -36,6 +36,7 @@ from llmproxyd.wire.agent import (
     PoolTimeout,
     ProxyAgent,
     ProxyRefused,
+    Receiver,
     WireHeaders,
     WireResponse,
 )
@@ -61,9 +62,10 @@ class PassThroughClient(HTTPClient):
         headers: Headers | None = None,
         data: IBodyProducer | None = None,
         interim: Callable[[Response], None] | None = None,
+        receiver: Receiver | None = None,
         **kwargs: Any,
-    ) -> Deferred[_Response]:
-        """Send one request.
+    ) -> Deferred[Any]:
+        """Send one request; fires with treq's response, unless a *receiver* makes something else of it.
 
         :param interim: takes each interim answer (``103``) that comes before the final one.
         :raises TypeError: an option was given that would change the message.
@@ -72,7 +74,9 @@ class PassThroughClient(HTTPClient):
             raise TypeError(f"not for a message passed through: {', '.join(sorted(kwargs))}")
         verb = method if isinstance(method, bytes) else method.encode("ascii")
         agent: Any = self._agent
-        sent: Deferred[_Response] = agent.request(verb, url, headers, data, interim=interim, wrap=_wrapped)
+        sent: Deferred[Any] = agent.request(
+            verb, url, headers, data, interim=interim, receiver=receiver or _AS_TREQ
+        )
         return sent
 
 
@@ -80,8 +84,17 @@ class PassThroughClient(HTTPClient):
 _NO_COOKIES: Any = CookieJar()
 
 
-def _wrapped(answer: WireResponse) -> _Response:
-    return _Response(answer, _NO_COOKIES)
+class _AsTreq:
+    """Gives answers treq's type."""
+
+    def answered(self, response: WireResponse) -> _Response:
+        return _Response(response, _NO_COOKIES)
+
+    def failed(self, reason: Failure) -> Failure:
+        return reason
+
+
+_AS_TREQ = _AsTreq()
 
 
 def client_for(agent: ProxyAgent) -> PassThroughClient:
@@ -188,35 +201,41 @@ class Sender:
         cancelling closes the connection.
         """
         upstream = going.upstream
+        attempt = _Attempt(upstream.timeouts.headers)
         sent = self._clients[upstream.name].request(
-            going.method, going.url, headers=going.headers, data=body, interim=interim
+            going.method, going.url, headers=going.headers, data=body, interim=interim, receiver=attempt
         )
-        attempt = _Attempt(sent, upstream.timeouts.headers, self._wheel)
-        return sent.addCallbacks(attempt.answered, attempt.failed)
+        if not sent.called:
+            attempt.begin(sent, self._wheel)
+        return sent
 
 
 class _Attempt:
-    """Waits for the answer's head, and tells a cancellation by the clock from one by the client."""
+    """Waits for the answer's head, and tells a cancellation by the clock from one by the client.
+
+    :param granted: seconds.
+    """
 
     __slots__ = ("_granted", "_late", "_sent", "_timer")
 
-    def __init__(self, sent: Deferred[Any], granted: float, wheel: Wheel) -> None:
+    def __init__(self, granted: float) -> None:
         self._granted = granted
         self._late = False
-        self._sent: Deferred[Any] | None = sent
-        self._timer: Timer | None = None if sent.called else wheel.start(granted, self._expire)
+        self._sent: Deferred[Any] | None = None
+        self._timer: Timer | None = None
 
-    def answered(self, answer: _Response) -> WireResponse:
-        self._settle()
-        original = answer.original
-        assert isinstance(original, WireResponse)
-        return original
+    def begin(self, sent: Deferred[Any], wheel: Wheel) -> None:
+        """It is on its way."""
+        self._sent = sent
+        self._timer = wheel.start(self._granted, self._expire)
 
-    def failed(self, failure: Failure) -> NoReturn:
+    def answered(self, response: WireResponse) -> WireResponse:
         self._settle()
-        if self._late:
-            raise headers_timeout(self._granted)
-        raise explain(failure)
+        return response
+
+    def failed(self, reason: Failure) -> Failure:
+        self._settle()
+        return Failure(headers_timeout(self._granted) if self._late else explain(reason))
 
     def _expire(self) -> None:
         self._late = True

@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from llmproxyd.model import Response
 from llmproxyd.wire.answer import BadAnswer
-from llmproxyd.wire.call import LAST_CHUNK, Call, chunked
+from llmproxyd.wire.call import LAST_CHUNK, Call, Receiver, chunked
 from llmproxyd.wire.connect import ConnectTimeout, ProxyRefused, Route
 from llmproxyd.wire.connection import Stale
 from llmproxyd.wire.headers import TOKEN, Ready, WireHeaders
@@ -33,6 +33,7 @@ __all__ = [
     "PoolTimeout",
     "ProxyAgent",
     "ProxyRefused",
+    "Receiver",
     "Stale",
     "WireHeaders",
     "WireResponse",
@@ -137,7 +138,7 @@ class ProxyAgent:
         bodyProducer: IBodyProducer | None = None,
         *,
         interim: Callable[[Response], None] | None = None,
-        wrap: Callable[[Any], IResponse] | None = None,
+        receiver: Receiver | None = None,
     ) -> Deferred[IResponse]:
         """Send one request; fires with the head of its answer, a :class:`WireResponse`.
 
@@ -152,8 +153,7 @@ class ProxyAgent:
             ``Content-Length`` or ``Transfer-Encoding`` is where the framing is written.
         :param bodyProducer: one with an attribute ``data`` goes out with the head at once.
         :param interim: called with each interim answer but 100 (RFC 9110 §15.2).
-        :param wrap: makes of the :class:`WireResponse` what is fired with; it must not fail.  A
-            callback on the Deferred would do the same for several times the cost.
+        :param receiver: makes of the :class:`WireResponse`, or of the failure, what is fired with.
         :raises ValueError: the request could be read as something else than what was meant.
         """
         known = self._known.get(uri)
@@ -177,7 +177,7 @@ class ProxyAgent:
                 begun = b"".join((length_start, b"%d\r\n" % length, after))
             else:
                 begun = b"".join((length_start, b"%d\r\n" % len(data), after, data))
-        call = Call(begun, bodyProducer if data is None else None, head, safe, close, interim, wrap)
+        call = Call(begun, bodyProducer if data is None else None, head, safe, close, interim, receiver)
         answered = call.answered
         assert answered is not None
         known[0].send(call)

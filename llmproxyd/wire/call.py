@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from twisted.python.failure import Failure
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
@@ -29,6 +29,19 @@ class Place(Protocol):
         """Forget *call* and do no more for it."""
 
 
+class Receiver(Protocol):
+    """Makes of what becomes of a request what its Deferred fires with.
+
+    Callbacks on the Deferred would do the same for several times the cost.  Neither may fail.
+    """
+
+    def answered(self, response: Any) -> Any:
+        """The head of an answer is here, a :class:`~llmproxyd.wire.response.WireResponse`."""
+
+    def failed(self, reason: Failure) -> Failure:
+        """There will be none; of a request that was cancelled, ``CancelledError``."""
+
+
 class Call:
     """One request and who waits for its answer.
 
@@ -37,7 +50,7 @@ class Call:
     :param bodiless: ``HEAD``: the answer has no body.
     :param idempotent: it may be sent twice (RFC 9110 §9.2.2).
     :param close: it asks for the connection to be closed.
-    :param wrap: makes of the answer what its receiver is given, ``None`` for the answer itself.
+    :param receiver: makes of the answer, or the failure, what is fired with; ``None`` for just that.
     :ivar repeated: it was sent before, on a connection that turned out to be stale.
     """
 
@@ -50,8 +63,8 @@ class Call:
         "idempotent",
         "interim",
         "place",
+        "receiver",
         "repeated",
-        "wrap",
     )
 
     def __init__(
@@ -62,7 +75,7 @@ class Call:
         idempotent: bool,
         close: bool,
         interim: Callable[[Response], None] | None,
-        wrap: Callable[[Any], IResponse] | None = None,
+        receiver: Receiver | None = None,
     ) -> None:
         self.data = data
         self.body = body
@@ -70,32 +83,37 @@ class Call:
         self.idempotent = idempotent
         self.close = close
         self.interim = interim
-        self.wrap = wrap
+        self.receiver = receiver
         self.repeated = False
         self.place: Place | None = None
         self.answered: Deferred[IResponse] | None = Deferred(self._cancel)
 
-    def _cancel(self, _: Deferred[IResponse]) -> None:
-        # The Deferred itself fails with CancelledError.
+    def _cancel(self, cancelled: Deferred[IResponse]) -> None:
         self.answered = None
         place, self.place = self.place, None
+        receiver, self.receiver = self.receiver, None
         if place is not None:
             place.abandon(self)
+        if receiver is not None:
+            cancelled.errback(receiver.failed(Failure(CancelledError())))
+        # Else the Deferred itself fails with CancelledError.
 
     def answer(self, response: IResponse) -> None:
         """The head of the answer is here."""
         self.place = None
         self.data = b""  # it is not sent again
         answered, self.answered = self.answered, None
+        receiver, self.receiver = self.receiver, None
         if answered is not None:
-            answered.callback(response if self.wrap is None else self.wrap(response))
+            answered.callback(response if receiver is None else receiver.answered(response))
 
     def fail(self, reason: Failure) -> None:
         """There will be no answer."""
         self.place = None
         answered, self.answered = self.answered, None
+        receiver, self.receiver = self.receiver, None
         if answered is not None:
-            answered.errback(reason)
+            answered.errback(reason if receiver is None else receiver.failed(reason))
 
 
 class Uploader(Protocol):
