@@ -197,6 +197,15 @@ class Relay:
         if self._last_word is not None and not exchange.orphan:
             exchange.said_all = data.endswith(self._last_word)
 
+    def whole(self, body: bytes) -> None:
+        """What a body that is no stream, and came with its head, would do by the calls above and below."""
+        exchange = self._exchange
+        if exchange.done:
+            return
+        if body:
+            exchange.write(body, last=True)
+        exchange.finish(self._wheel.seconds())
+
     def _write(self, data: bytes) -> None:
         exchange = self._exchange
         if data and not exchange.done:

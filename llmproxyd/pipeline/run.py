@@ -423,6 +423,10 @@ class Pipeline:
                 abort(incoming)
                 return
             relay.begin(head)
+            body = incoming.whole
+            if body is not None and not exchange.streamed:
+                relay.whole(body)
+                return
             incoming.forget_fields()
             incoming.deliverBody(relay)
             if exchange.responder is not None:

@@ -124,7 +124,8 @@ class HeadReader:
             if end > 0:
                 # As most come: in one piece.
                 self.begun = True
-                return data[end + 4 :] if self._taken(data[:end], data[: end + 4]) else None
+                head = data[: end + 4]
+                return data[end + 4 :] if self._taken(head, head) else None
         return self._read_part(data)
 
     def _read_part(self, data: bytes) -> bytes | None:
@@ -147,19 +148,20 @@ class HeadReader:
                 self._fed(bytes(part[fed:]))
             return None
         self._part = None
-        whole = bytes(part[:end])
-        return bytes(part[end + 4 :]) if self._taken(whole, bytes(part[fed : end + 4])) else None
+        head = bytes(part[: end + 4])
+        return bytes(part[end + 4 :]) if self._taken(head, head[fed:]) else None
 
-    def _taken(self, whole: bytes, new: bytes) -> bool:
-        """Whether the head *whole*, but for the empty line at its end, is good.
+    def _taken(self, head: bytes, new: bytes) -> bool:
+        """Whether the whole *head* is good.
 
-        :param new: what llhttp has not seen of it yet, with that line.
+        :param new: what llhttp has not seen of it yet.
         """
-        if len(whole) + 4 > self._limit:
+        if len(head) > self._limit:
             self._refuse_size()
         elif self._fed(new):
-            line, end, _ = whole.partition(b"\r\n")
-            self._block = whole[len(line) :] if end else b""
+            end = head.find(b"\r\n")
+            line = head[:end]
+            self._block = head[end:-4]
             told = _first_lines.get(line)
             if told is None:
                 told = self._first_line(line)
