@@ -5,12 +5,13 @@
 * What a peer sent before it broke off is delivered before the loss is: stock transports drop
   it when they find out by a failed write, or while reading is paused.
 * The peer's end can be noticed while reading is paused.
+* An end that TLS has told stays one, although a reset follows it.
 
 Used of :class:`twisted.internet.tcp.Connection` (and so of its kin for UNIX sockets): ``socket``,
 ``bufferSize``, ``dataBuffer``, ``offset``, ``_tempDataBuffer``, ``_tempDataLen``, ``_maybePauseProducer``,
 ``_writeDisconnected``, ``_aborting``; of :class:`twisted.protocols.tls.BufferingTLSTransport`:
-``write`` as an attribute of the instance, ``_aggregator``, ``_appSendBuffer``.  A transport of
-any other class serves as it is.
+``write`` as an attribute of the instance, ``_aggregator``, ``_appSendBuffer``, ``_tlsConnection``.  A
+transport of any other class serves as it is.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet import tcp
-from twisted.internet.error import ConnectionAborted
+from twisted.internet.error import ConnectionAborted, ConnectionLost
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -118,6 +121,8 @@ class _Eager:
         """Read what is left, unless it was us who broke off, and then be lost."""
         if not (self._aborting or self.disconnecting or reason.check(ConnectionAborted)):
             self._read_rest()
+        if reason.check(ConnectionLost) and _has_said_goodbye(getattr(self, "protocol", None)):
+            reason = connectionDone
         super().connectionLost(reason)  # type: ignore[misc]
 
     def _lose_ear(self) -> None:
@@ -141,6 +146,15 @@ class _Eager:
             return
         except Exception:
             log.failure("what a lost connection had brought could not be handled")
+
+
+def _has_said_goodbye(protocol: Any) -> bool:
+    """Whether *protocol* is TLS and the peer has ended it: no reset that follows takes anything back.
+
+    Most servers close right behind their goodbye, and then our answer to it meets a reset.
+    """
+    connection = getattr(protocol, "_tlsConnection", None)
+    return connection is not None and bool(connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN)
 
 
 _eager_classes: dict[type, type] = {}

@@ -740,6 +740,7 @@ def test_the_inner_parts_of_a_tls_transport_are_there(secure: Callable[..., TLSP
     assert stock._appSendBuffer == []
     assert "write" in vars(stock), "it is no more an attribute of the instance"
     assert vars(stock)["write"] == stock._aggregator.write
+    assert isinstance(stock._tlsConnection.get_shutdown(), int)
     assert TLSMemoryBIOProtocol.write is not BufferingTLSTransport.__mro__[0].__dict__.get("write")
 
 
