@@ -627,7 +627,7 @@ class Channel(Protocol):
     def _close_now(self, *, abort: bool) -> None:
         self._state = _DEAF
         if abort:
-            self.transport.abortConnection()
+            wire_transport.abort(self.transport)
         else:
             self.transport.unregisterProducer()
             self.transport.loseConnection()
@@ -648,7 +648,7 @@ class Channel(Protocol):
         if self._reading:
             return
         if wire_transport.hung_up(self.transport):
-            self.transport.abortConnection()
+            wire_transport.abort(self.transport)
         else:
             self._watch = self.site.wheel.start(LOOK, self._is_it_there)
 

@@ -239,6 +239,14 @@ def half_close(transport: Any) -> None:
         transport.loseWriteConnection()
 
 
+def abort(transport: Any) -> None:
+    """Break the connection off, what is not sent included.
+
+    Over TLS without its closing alert: sent at once, as writes are here, that would pass for an end.
+    """
+    socket_of(transport).abortConnection()
+
+
 def dissolve(connector: Any, transport: Any) -> None:
     """Untie what a connection that is over, or never was, leaves bound in a circle.
 
