@@ -16,7 +16,10 @@ transport of any other class serves as it is.
 
 from __future__ import annotations
 
+import fcntl
 import select
+import struct
+import termios
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
@@ -204,11 +207,27 @@ def unsent(transport: Any) -> int:
 
 
 def sent(transport: Any) -> int:
-    """Bytes that the operating system has taken from *transport*: whether a slow peer moves at all."""
+    """Bytes that the operating system has taken from *transport*."""
     if isinstance(transport, _Eager):  # asked before each request on a kept connection
         return transport.sent
     count: int = getattr(socket_of(transport), "sent", 0)
     return count
+
+
+def taken(transport: Any) -> int:
+    """Bytes that the peer's system has taken: whether a slow peer moves at all.
+
+    The operating system takes megabytes and then none for a long time, although the peer reads.
+    Where it does not tell what waits there, the number is :func:`sent`.
+    """
+    below = getattr(socket_of(transport), "socket", None)
+    if below is None:
+        return sent(transport)
+    try:
+        (waiting,) = struct.unpack("i", fcntl.ioctl(below, termios.TIOCOUTQ, bytes(4)))
+    except (OSError, ValueError):  # asked of a socket it is known on Linux alone
+        waiting = 0
+    return sent(transport) - int(waiting)
 
 
 def hung_up(transport: Any) -> bool:
