@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from llmproxyd.errors import Refused
 from llmproxyd.model import Change
-from llmproxyd.store.interface import Conflict, StoreUnavailable
+from llmproxyd.store.interface import Conflict, Outdated, StoreUnavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -117,4 +117,6 @@ def in_words(error: StoreUnavailable | Conflict) -> Refused:
     """*error* as what the caller is told."""
     if isinstance(error, StoreUnavailable):
         return Refused(503, "store_unavailable", "The store of projects and tokens does not answer.", RETRY)
+    if isinstance(error, Outdated):
+        return Refused(409, "outdated", "Others change it at the same time; look at it, and try again.")
     return Refused(409, "conflict", "There is one of this name or id already.")

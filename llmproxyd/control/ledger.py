@@ -13,7 +13,7 @@ from llmproxyd.access.projects import Project, Token
 from llmproxyd.config.problems import near, quoted
 from llmproxyd.control.calls import Caller, Recorder
 from llmproxyd.errors import Refused
-from llmproxyd.store.interface import Store
+from llmproxyd.store.interface import Outdated, Store
 
 T = TypeVar("T")
 
@@ -21,6 +21,9 @@ PAGE = 100
 """Items of a list that are given at once, unless asked for otherwise."""
 MOST = 1000
 """Items of a list that are given at once at most."""
+
+TRIES = 5
+"""Times that a change is made anew because another host has changed the same thing meanwhile."""
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
@@ -51,7 +54,8 @@ class Ledger:
         self._recorder = recorder
         self._door_changed = door_changed
         self._random_bytes = random_bytes
-        # A change reads first; two at once on this host would lose one of them.
+        # A change reads first; two at once on this host would lose one of them.  What another host
+        # changes in between the store tells.
         self.lock = DeferredLock()
 
     def new_id(self, prefix: str) -> str:
@@ -87,6 +91,15 @@ class Ledger:
                 self._door_changed(projects, tokens)
 
         return await self._recorder.make(caller, action, target, done, before=before, after=after)
+
+    async def insist(self, make: Callable[[], Awaitable[T]]) -> T:
+        """*make* a change of what it reads itself, again where that was outdated."""
+        for _ in range(TRIES - 1):
+            try:
+                return await make()
+            except Outdated:
+                continue
+        return await make()
 
     async def project(self, name: str) -> Project:
         """The project of this id or name.

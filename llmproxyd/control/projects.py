@@ -201,7 +201,7 @@ class Projects:
     async def _change(
         self, caller: Caller, action: str, name: str, changed: Callable[[Project], Project]
     ) -> Told:
-        async with self._ledger.lock:
+        async def change() -> Told:
             project = await self._ledger.project(name)
             after = changed(project)
             if after == project:
@@ -212,14 +212,17 @@ class Projects:
                 caller,
                 action,
                 project.id,
-                lambda: self._ledger.store.update_project(after),
+                lambda: self._ledger.store.update_project(after, project),
                 projects=(project.id,),
                 before=old,
                 after=new,
             )
-        if not there:
-            raise Refused(404, "project_not_found", "The project has just been deleted.")
-        return shown_project(after)
+            if not there:
+                raise Refused(404, "project_not_found", "The project has just been deleted.")
+            return shown_project(after)
+
+        async with self._ledger.lock:
+            return await self._ledger.insist(change)
 
 
 def _recorded(project: Project) -> Told:

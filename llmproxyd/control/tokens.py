@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -72,9 +72,9 @@ class Tokens:
         if list(read) == ["active"]:
             action = "token.activate" if read["active"] else "token.deactivate"
         async with self._ledger.lock:
-            token = await self._ledger.token(name)
-            after = _changed(token, read, self._ledger.wall())
-            await self._replace(caller, action, token, after)
+            after = await self._change(
+                caller, action, name, lambda token: _changed(token, read, self._ledger.wall())
+            )
         return self._shown(after)
 
     def activate(self, caller: Caller, name: str) -> Deferred[Told]:
@@ -88,13 +88,12 @@ class Tokens:
     @verb
     async def revoke(self, caller: Caller, name: str) -> Told:
         """Refuse it: it is inactive and expired, until somebody changes both, and stays on record."""
+        now = self._ledger.wall()
         async with self._ledger.lock:
-            token = await self._ledger.token(name)
-            now = self._ledger.wall()
-            ends = now if token.expires_at is None else min(now, token.expires_at)
-            after = replace(token, active=False, expires_at=ends)
             # Said twice it is on record twice: whoever revokes must see that it is done.
-            await self._replace(caller, "token.revoke", token, after)
+            after = await self._change(
+                caller, "token.revoke", name, lambda token: replace(_ending(token, now), active=False)
+            )
         return self._shown(after)
 
     @verb
@@ -122,16 +121,20 @@ class Tokens:
         """
         grace: float = taken(self._forms.token_rotation, given).get("grace", 0.0)
         secret = self._ledger.new_secret()
-        async with self._ledger.lock:
-            token = await self._ledger.token(name)
+
+        def renewed(token: Token) -> Token:
             if not token.active:
                 raise Refused(
                     409, "token_inactive", "The token is not active; activate it, or create another."
                 )
-            new = replace(token, digest=digest_of(secret), shown=shown_start(secret))
+            return replace(token, digest=digest_of(secret), shown=shown_start(secret))
+
+        async with self._ledger.lock:
             if not grace:
-                await self._replace(caller, "token.rotate", token, new)
-                return {**self._shown(new), "token": secret, "replaces": token.id}
+                new = await self._change(caller, "token.rotate", name, renewed)
+                return {**self._shown(new), "token": secret, "replaces": new.id}
+            token = await self._ledger.token(name)
+            new = renewed(token)
             now = self._ledger.wall()
             left = None if token.max_requests is None else max(1, token.max_requests - token.requests)
             new = replace(
@@ -143,9 +146,8 @@ class Tokens:
                 requests=0,
                 tokens=0,
             )
-            ends = now + grace if token.expires_at is None else min(now + grace, token.expires_at)
             await self._store_new(caller, "token.rotate", new)
-            await self._replace(caller, "token.rotate", token, replace(token, expires_at=ends))
+            await self._change(caller, "token.rotate", token.id, lambda old: _ending(old, now + grace))
         return {**self._shown(new), "token": secret, "replaces": token.id}
 
     async def _store_new(self, caller: Caller, action: str, token: Token) -> None:
@@ -158,6 +160,17 @@ class Tokens:
             after=self._recorded(token),
         )
 
+    async def _change(
+        self, caller: Caller, action: str, name: str, changed: Callable[[Token], Token]
+    ) -> Token:
+        async def change() -> Token:
+            token = await self._ledger.token(name)
+            after = changed(token)
+            await self._replace(caller, action, token, after)
+            return after
+
+        return await self._ledger.insist(change)
+
     async def _replace(self, caller: Caller, action: str, token: Token, after: Token) -> None:
         if after == token and action != "token.revoke":
             return
@@ -167,7 +180,7 @@ class Tokens:
             caller,
             action,
             token.id,
-            lambda: self._ledger.store.update_token(after),
+            lambda: self._ledger.store.update_token(after, token),
             tokens=(token.id,),
             before={name: old[name] for name in names},
             after={name: new[name] for name in names},
@@ -181,6 +194,11 @@ class Tokens:
     def _recorded(self, token: Token) -> Told:
         told = self._shown(token)
         return {name: told[name] for name in _RECORDED}
+
+
+def _ending(token: Token, at: float) -> Token:
+    """*token*, which expires *at* that moment at the latest."""
+    return replace(token, expires_at=at if token.expires_at is None else min(at, token.expires_at))
 
 
 def _changed(token: Token, read: Mapping[str, Any], wall: float) -> Token:

@@ -7,10 +7,11 @@ itself on one connection.
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import unquote_to_bytes
 
 from llmproxyd.access.presented import credential_of, credentials_of
 from llmproxyd.access.projects import Grant
-from llmproxyd.cache.key import Keys
+from llmproxyd.cache.key import CREDENTIALS, Keys
 from llmproxyd.cache.policy import Wants, wants_of
 from llmproxyd.errors import Refused
 from llmproxyd.http.headers import first
@@ -258,8 +259,7 @@ def _guard(plan: Plan, request: Request, policy: Policy) -> None:
     if policy.access:
         _present(plan, request)
     elif policy.cache is not None:
-        # Whatever goes upstream may decide there who asks, so all of it is told apart here.
-        plan.presented = "\n".join(credentials_of(request)) or None
+        plan.presented = _whoever(request)
     plan.cors = cross_origin(request, upstream)
     if not upstream.allowlist.open:
         try:
@@ -267,6 +267,18 @@ def _guard(plan: Plan, request: Request, policy: Policy) -> None:
         except Refused as refusal:
             # Told after the door: what is allowed here is not for everyone to find out.
             plan.denied = refusal.with_traceback(None)
+
+
+def _whoever(request: Request) -> str | None:
+    """All that *request* presents: whatever goes upstream may decide there who asks.
+
+    Each argument that belongs to no key is among it, or those who differ in it alone would share.
+    """
+    found = list(credentials_of(request))
+    for part in request.query.split(b"&") if request.query else ():
+        if unquote_to_bytes(part.partition(b"=")[0]) in CREDENTIALS:
+            found.append(part.decode("latin-1"))
+    return "\n".join(found) or None
 
 
 def _present(plan: Plan, request: Request) -> None:

@@ -20,6 +20,10 @@ class Conflict(Exception):
     """What was to be made is there already (a project's name, an id), or its project is not."""
 
 
+class Outdated(Conflict):
+    """What was to be changed is not any more what the change was made of: somebody else was quicker."""
+
+
 @dataclass(frozen=True, slots=True)
 class Used:
     """Requests of one token with one model on one day, added to what the store has.
@@ -94,10 +98,12 @@ class Store(Protocol):
         """All, by name."""
         ...
 
-    def update_project(self, project: Project) -> Deferred[bool]:
+    def update_project(self, project: Project, was: Project | None = None) -> Deferred[bool]:
         """Replace all that may change; ``False`` where there is none of this id.
 
         All but ``id`` and ``created`` may.  Fails with :exc:`Conflict` where the name is taken.
+
+        :param was: what the change was made of; fails with :exc:`Outdated` where it is another now.
         """
         ...
 
@@ -117,11 +123,14 @@ class Store(Protocol):
         """The newest first."""
         ...
 
-    def update_token(self, token: Token) -> Deferred[bool]:
+    def update_token(self, token: Token, was: Token | None = None) -> Deferred[bool]:
         """Replace all that may change; ``False`` where there is none of this id.
 
         All but ``id``, ``project``, ``created``, ``last_used`` and the counts may: the digest too,
         with which a token is replaced by another one.
+
+        :param was: what the change was made of; fails with :exc:`Outdated` where it is another now,
+            whatever was counted meanwhile.
         """
         ...
 

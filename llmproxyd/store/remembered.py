@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from hmac import compare_digest
 from math import inf
 
 from llmproxyd.access.projects import Grant, Project, Token
 from llmproxyd.store.counts import Count
+from llmproxyd.store.rows import same_but_counts
 
 LIFETIME = 60.0
 """Seconds for which a token is remembered."""
@@ -80,10 +80,9 @@ class Remembered:
             if len(self._projects) >= self._most:
                 self._projects.clear()
             self._projects[project.id] = project
-        if before is not None and before.grant.project is project:
-            old = before.grant.token
-            if replace(token, requests=old.requests, tokens=old.tokens, last_used=old.last_used) == old:
-                return before.grant
+        old = None if before is None else before.grant
+        if old is not None and old.project is project and same_but_counts(token, old.token):
+            return old
         return Grant(project, token)
 
     def miss(self, digest: bytes, now: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -104,6 +105,11 @@ def token_of(row: Row) -> Token:
         requests=row[13],
         tokens=row[14],
     )
+
+
+def same_but_counts(one: Token, other: Token) -> bool:
+    """Whether nothing but what is counted differs."""
+    return replace(one, requests=other.requests, tokens=other.tokens, last_used=other.last_used) == other
 
 
 def used_row(used: Used) -> Row:

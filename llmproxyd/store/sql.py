@@ -135,9 +135,9 @@ class SQLStore:
     def projects(self) -> Deferred[list[Project]]:
         return self._read(statements.select_projects)
 
-    def update_project(self, project: Project) -> Deferred[bool]:
+    def update_project(self, project: Project, was: Project | None = None) -> Deferred[bool]:
         return self._write(
-            lambda session, cipher: statements.update_project(session, project, cipher),
+            lambda session, cipher: statements.update_project(session, project, cipher, was),
             "there is another project of this name already",
         )
 
@@ -160,9 +160,10 @@ class SQLStore:
     def tokens(self, project: str | None = None) -> Deferred[list[Token]]:
         return self._read(lambda session, _: statements.select_tokens(session, project))
 
-    def update_token(self, token: Token) -> Deferred[bool]:
+    def update_token(self, token: Token, was: Token | None = None) -> Deferred[bool]:
         return self._write(
-            lambda session, _: statements.update_token(session, token), "there is such a token already"
+            lambda session, _: statements.update_token(session, token, was),
+            "there is such a token already",
         )
 
     def delete_token(self, id: str) -> Deferred[bool]:

@@ -9,7 +9,7 @@ from llmproxyd.access.projects import Project, Token
 from llmproxyd.redaction import Secret
 from llmproxyd.store import rows
 from llmproxyd.store.encryption import Cipher
-from llmproxyd.store.interface import Changes, Conflict, UsageRow, Used
+from llmproxyd.store.interface import Changes, Conflict, Outdated, UsageRow, Used
 from llmproxyd.store.session import Row, Session
 
 KEPT = 1000
@@ -27,8 +27,13 @@ def insert_project(session: Session, project: Project, cipher: Cipher) -> None:
     _changed(session, "project", project.id)
 
 
-def update_project(session: Session, project: Project, cipher: Cipher) -> bool:
-    """Replace *project*; whether it was there."""
+def update_project(session: Session, project: Project, cipher: Cipher, was: Project | None = None) -> bool:
+    """Replace *project*; whether it was there.
+
+    :raises Outdated: it is not *was*.
+    """
+    if was is not None and select_projects(session, cipher, project.id) not in ([], [was]):
+        raise Outdated("the project has just been changed by somebody else")
     id, *values, _, updated = rows.project_row(project)
     changed = session.run(
         "UPDATE projects SET name = ?, active = ?, allow = ?, rpm = ?, tpm = ?, updated = ? WHERE id = ?",
@@ -90,8 +95,15 @@ def insert_token(session: Session, token: Token) -> None:
     _changed(session, "token", token.id)
 
 
-def update_token(session: Session, token: Token) -> bool:
-    """Replace *token* but for its counts; whether it was there."""
+def update_token(session: Session, token: Token, was: Token | None = None) -> bool:
+    """Replace *token* but for its counts; whether it was there.
+
+    :raises Outdated: but for its counts it is not *was*.
+    """
+    if was is not None:
+        known = select_token(session, "id", token.id)
+        if known is not None and not rows.same_but_counts(known, was):
+            raise Outdated("the token has just been changed by somebody else")
     id, _, *values, _, _, _, _ = rows.token_row(token)
     changed = session.run(
         "UPDATE tokens SET digest = ?, shown = ?, name = ?, active = ?, expires_at = ?, max_requests = ?, "

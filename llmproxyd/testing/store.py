@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, execute
 from llmproxyd.access.projects import Project, Token
 from llmproxyd.redaction import Secret
 from llmproxyd.store import rows
-from llmproxyd.store.interface import Changes, Conflict, StoreUnavailable, UsageRow, Used
+from llmproxyd.store.interface import Changes, Conflict, Outdated, StoreUnavailable, UsageRow, Used
 from llmproxyd.store.statements import KEPT, in_order
 
 T = TypeVar("T")
@@ -69,12 +69,14 @@ class MemoryStore:
     def projects(self) -> Deferred[list[Project]]:
         return self._do("projects", lambda: sorted(self._projects.values(), key=lambda one: one.name))
 
-    def update_project(self, project: Project) -> Deferred[bool]:
+    def update_project(self, project: Project, was: Project | None = None) -> Deferred[bool]:
         def update() -> bool:
             rows.project_row(project)
             known = self._projects.get(project.id)
             if known is None:
                 return False
+            if was not in (None, known):
+                raise Outdated("the project has just been changed by somebody else")
             if self._named(project):
                 raise Conflict("there is another project of this name already")
             self._projects[project.id] = replace(project, created=known.created)
@@ -129,12 +131,14 @@ class MemoryStore:
             ),
         )
 
-    def update_token(self, token: Token) -> Deferred[bool]:
+    def update_token(self, token: Token, was: Token | None = None) -> Deferred[bool]:
         def update() -> bool:
             rows.token_row(token)
             known = self._tokens.get(token.id)
             if known is None:
                 return False
+            if was is not None and not rows.same_but_counts(known, was):
+                raise Outdated("the token has just been changed by somebody else")
             if self._digested(token):
                 raise Conflict("there is such a token already")
             self._tokens[token.id] = replace(

@@ -467,7 +467,7 @@ class Channel(Protocol):
             body.throw_away()
         self._body_waits = False
         self._since = self.site.wheel.seconds()
-        self._sent, self._stuck_since = wire_transport.sent(self.transport), self._since
+        self._sent, self._stuck_since = wire_transport.taken(self.transport), self._since
         self._pace()
         if self._timer is not None:
             self._timer.restart(DRAIN_SECONDS)
@@ -556,7 +556,7 @@ class Channel(Protocol):
     def pauseProducing(self) -> None:
         """The client does not keep up."""
         self._full = True
-        self._sent = wire_transport.sent(self.transport)
+        self._sent = wire_transport.taken(self.transport)
         if self._stall is None:
             self._stall = self.site.wheel.start(self.site.limits.idle_timeout, self._is_it_reading)
         if self._producer is not None:
@@ -613,7 +613,7 @@ class Channel(Protocol):
 
     def _end_drain(self) -> None:
         """Enough was read behind our end; but a slow client is waited for while it reads."""
-        sent, now = wire_transport.sent(self.transport), self.site.wheel.seconds()
+        sent, now = wire_transport.taken(self.transport), self.site.wheel.seconds()
         if not wire_transport.unsent(self.transport):
             # Over TLS the peer has not said goodbye, and need not.
             self._close_now(abort=isinstance(self.transport, TLSMemoryBIOProtocol))
@@ -627,7 +627,7 @@ class Channel(Protocol):
     def _close_now(self, *, abort: bool) -> None:
         self._state = _DEAF
         if abort:
-            self.transport.abortConnection()
+            wire_transport.abort(self.transport)
         else:
             self.transport.unregisterProducer()
             self.transport.loseConnection()
@@ -635,7 +635,7 @@ class Channel(Protocol):
     def _is_it_reading(self) -> None:
         """The client has read nothing for a while: it will not read the rest either."""
         self._stall = None
-        sent = wire_transport.sent(self.transport)
+        sent = wire_transport.taken(self.transport)
         if sent == self._sent:
             self._close_now(abort=True)
         else:
@@ -648,7 +648,7 @@ class Channel(Protocol):
         if self._reading:
             return
         if wire_transport.hung_up(self.transport):
-            self.transport.abortConnection()
+            wire_transport.abort(self.transport)
         else:
             self._watch = self.site.wheel.start(LOOK, self._is_it_there)
 

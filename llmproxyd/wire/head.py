@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
@@ -24,13 +25,17 @@ METHODS = frozenset(
 MAX_LINE = 16 * 1024
 """Bytes of a request line."""
 
+MAX_PORT = 65535
+
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _BEGUN = re.compile(_TOKEN + rb"(?: (?:[\x21-\x7e]+(?: (?:H(?:T(?:T(?:P(?:/[0-9.]{0,3}\r?)?)?)?)?)?)?)?)?")
 _FORM = re.compile(rb"/|https?://", re.IGNORECASE)
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 _SALVAGE = re.compile(rb"([A-Z]{1,20}) (/[\x21-\x7e]{0,1000})")
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
+_HOST = re.compile(
+    rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[0-9A-Za-z._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?"
+)
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
 
 
@@ -296,9 +301,22 @@ def _host(hosts: list[bytes], modern: bool) -> bytes | None:
         raise BadRequest(400, "bad_host", "A request has exactly one Host field (RFC 9112 §3.2).")
     if not hosts:
         return None
-    if not _HOST.fullmatch(hosts[0]):
+    if not _is_host(hosts[0]):
         raise BadRequest(400, "bad_host", "The Host field does not name a host.")
     return hosts[0]
+
+
+def _is_host(value: bytes) -> bool:
+    """Whether *value* names a host, with or without a port.  RFC 3986 §3.2.2."""
+    match = _HOST.fullmatch(value)
+    if match is None or int(match[2] or 0) > MAX_PORT:
+        return False
+    if match[1] is not None:
+        try:
+            IPv6Address(match[1].decode("ascii"))
+        except ValueError:
+            return False
+    return True
 
 
 def _origin_form(target: bytes, host: bytes | None) -> bytes:
@@ -307,7 +325,7 @@ def _origin_form(target: bytes, host: bytes | None) -> bytes:
         return target
     match = _ABSOLUTE.match(target)
     assert match is not None
-    if not _HOST.fullmatch(match[1]) or (host is not None and match[1].lower() != host.lower()):
+    if not _is_host(match[1]) or (host is not None and match[1].lower() != host.lower()):
         raise BadRequest(400, "bad_host", "The request target names another host than the Host field.")
     rest = target[match.end() :]
     return rest if rest.startswith(b"/") else b"/" + rest

@@ -5,25 +5,31 @@
 * What a peer sent before it broke off is delivered before the loss is: stock transports drop
   it when they find out by a failed write, or while reading is paused.
 * The peer's end can be noticed while reading is paused.
+* An end that TLS has told stays one, although a reset follows it.
 
 Used of :class:`twisted.internet.tcp.Connection` (and so of its kin for UNIX sockets): ``socket``,
 ``bufferSize``, ``dataBuffer``, ``offset``, ``_tempDataBuffer``, ``_tempDataLen``, ``_maybePauseProducer``,
 ``_writeDisconnected``, ``_aborting``; of :class:`twisted.protocols.tls.BufferingTLSTransport`:
-``write`` as an attribute of the instance, ``_aggregator``, ``_appSendBuffer``.  A transport of
-any other class serves as it is.
+``write`` as an attribute of the instance, ``_aggregator``, ``_appSendBuffer``, ``_tlsConnection``.  A
+transport of any other class serves as it is.
 """
 
 from __future__ import annotations
 
+import fcntl
 import select
+import struct
+import termios
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet import tcp
-from twisted.internet.error import ConnectionAborted
+from twisted.internet.error import ConnectionAborted, ConnectionLost
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -118,6 +124,8 @@ class _Eager:
         """Read what is left, unless it was us who broke off, and then be lost."""
         if not (self._aborting or self.disconnecting or reason.check(ConnectionAborted)):
             self._read_rest()
+        if reason.check(ConnectionLost) and _has_said_goodbye(getattr(self, "protocol", None)):
+            reason = connectionDone
         super().connectionLost(reason)  # type: ignore[misc]
 
     def _lose_ear(self) -> None:
@@ -141,6 +149,15 @@ class _Eager:
             return
         except Exception:
             log.failure("what a lost connection had brought could not be handled")
+
+
+def _has_said_goodbye(protocol: Any) -> bool:
+    """Whether *protocol* is TLS and the peer has ended it: no reset that follows takes anything back.
+
+    Most servers close right behind their goodbye, and then our answer to it meets a reset.
+    """
+    connection = getattr(protocol, "_tlsConnection", None)
+    return connection is not None and bool(connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN)
 
 
 _eager_classes: dict[type, type] = {}
@@ -190,11 +207,27 @@ def unsent(transport: Any) -> int:
 
 
 def sent(transport: Any) -> int:
-    """Bytes that the operating system has taken from *transport*: whether a slow peer moves at all."""
+    """Bytes that the operating system has taken from *transport*."""
     if isinstance(transport, _Eager):  # asked before each request on a kept connection
         return transport.sent
     count: int = getattr(socket_of(transport), "sent", 0)
     return count
+
+
+def taken(transport: Any) -> int:
+    """Bytes that the peer's system has taken: whether a slow peer moves at all.
+
+    The operating system takes megabytes and then none for a long time, although the peer reads.
+    Where it does not tell what waits there, the number is :func:`sent`.
+    """
+    below = getattr(socket_of(transport), "socket", None)
+    if below is None:
+        return sent(transport)
+    try:
+        (waiting,) = struct.unpack("i", fcntl.ioctl(below, termios.TIOCOUTQ, bytes(4)))
+    except (OSError, ValueError):  # asked of a socket it is known on Linux alone
+        waiting = 0
+    return sent(transport) - int(waiting)
 
 
 def hung_up(transport: Any) -> bool:
@@ -223,6 +256,14 @@ def half_close(transport: Any) -> None:
         transport.loseConnection()
     else:
         transport.loseWriteConnection()
+
+
+def abort(transport: Any) -> None:
+    """Break the connection off, what is not sent included.
+
+    Over TLS without its closing alert: sent at once, as writes are here, that would pass for an end.
+    """
+    socket_of(transport).abortConnection()
 
 
 def dissolve(connector: Any, transport: Any) -> None:

@@ -347,6 +347,21 @@ async def test_an_open_end_with_and_without_a_goodbye(
     assert (response.data, response.whole) == (b"abc", False)
 
 
+@pytest_twisted.ensureDeferred
+async def test_an_open_end_of_a_peer_that_closes_right_behind_its_goodbye(
+    agents: Agents, secure: Secure, certificates: Certificates
+) -> None:
+    """Most servers do not wait for our answer to it, which then meets a reset."""
+    upstream = secure.upstream(certificates.server("localhost"), [Send(head() + b"abc"), Wait(60)])
+    fetching = ensureDeferred(fetch(agents.agent(certificates.trusted), at(upstream)))
+    await until(lambda: len(upstream.requests) == 1)
+    tls = upstream.connections[-1].transport
+    tls.loseConnection()
+    tls.transport.loseConnection()
+    body = await fetching
+    assert (body.data, body.whole) == (b"abc", True)
+
+
 async def _cut(upstream: FakeUpstream, agent: ProxyAgent) -> Any:
     upstream.scripts = [[Send(head() + b"abc"), Wait(60)]]
     fetching = ensureDeferred(fetch(agent, at(upstream)))

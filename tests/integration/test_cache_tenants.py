@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import pytest_twisted
 from cachebench import FRESH, KEY, MODELS, OTHER, POST_RULE, CacheBench, Doors, chat, numbered, shelf_of, told
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from wireclient import Answer, get, request
 
+from llmproxyd.cache.key import CREDENTIALS
 from llmproxyd.gateway import Parts
 from llmproxyd.testing.upstream import FakeUpstream, Send, answer
 
@@ -65,6 +67,33 @@ async def test_a_credential_in_the_query_is_one_too(cached: CacheBench, upstream
     )
     assert [one.body for one in got] == [b"body 1", b"body 2", b"body 3", b"body 1", b"body 3"]
     assert not any(b"key=" in one.url for entries in entries_of(proxy) for one in entries)
+
+
+@pytest.mark.parametrize("name", sorted({*CREDENTIALS, b"%6bey", b"api%5Fkey"}))
+@pytest_twisted.ensureDeferred
+async def test_an_argument_that_belongs_to_no_key_tells_the_tenant(
+    cached_here: CacheBench, upstream: FakeUpstream, name: bytes
+) -> None:
+    numbered(upstream, FRESH)
+    proxy = await cached_here.proxy()
+    path = b"/to/openai" + MODELS + b"?" + name
+    asked = [get(path + b"=alice"), get(path + b"=bob"), get(path + b"=alice", KEY), get(path + b"=bob", KEY)]
+    first = await cached_here.ask(proxy, *asked)
+    again = await cached_here.ask(proxy, *asked)
+    assert len({one.body for one in first}) == 4
+    assert [one.body for one in again] == [one.body for one in first]
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_presents_a_credential_in_the_query_needs_the_upstreams_leave(
+    cached_here: CacheBench, upstream: FakeUpstream
+) -> None:
+    """RFC 9111 §3.5 is for requests with ``Authorization``; this stands in its place."""
+    numbered(upstream, b"Cache-Control: max-age=60")
+    proxy = await cached_here.proxy()
+    asked = get(b"/to/openai" + MODELS + b"?access_token=alice")
+    got = await cached_here.ask(proxy, asked, asked)
+    assert [one.body for one in got] == [b"body 1", b"body 2"]
 
 
 def entries_of(proxy: Any) -> Iterator[Any]:

@@ -16,6 +16,7 @@ import pytest
 import pytest_twisted
 import trustme
 from bench import Bench, reactor
+from OpenSSL import SSL
 from twisted.internet import ssl
 from twisted.internet.endpoints import clientFromString, connectProtocol, wrapClientTLS
 from twisted.internet.error import CannotListenError
@@ -24,6 +25,7 @@ from wireclient import Client, request, until
 from llmproxyd.testing.proxy import ProxyUnderTest
 from llmproxyd.testing.upstream import (
     LAST_CHUNK,
+    Close,
     FakeUpstream,
     Gate,
     Send,
@@ -125,6 +127,21 @@ async def test_tls(bench: Bench, upstream: FakeUpstream, secure: Secure) -> None
     proxy = bench.proxy(listen=[f"ssl:0:interface=127.0.0.1:privateKey={secure.file}"])
     assert proxy.daemon.listening.urls == [f"https://127.0.0.1:{proxy.port}"]
     await serves(await dial(bench, f"tcp:127.0.0.1:{proxy.port}", secure), upstream)
+
+
+@pytest_twisted.ensureDeferred
+async def test_tls_says_no_goodbye_where_the_end_would_pass_for_that_of_the_body(
+    bench: Bench, upstream: FakeUpstream, secure: Secure
+) -> None:
+    proxy = bench.proxy(listen=[f"ssl:0:interface=127.0.0.1:privateKey={secure.file}"])
+    client = await dial(bench, f"tcp:127.0.0.1:{proxy.port}", secure)
+    upstream.scripts = [[Send(stream_head() + chunk(event(b"1"))), Close()]]
+    client.send(request(CHAT, version=b"HTTP/1.0"))
+    tls = client.transport._tlsConnection
+    await client.closed()
+    assert client.received.endswith(event(b"1"))
+    assert not tls.get_shutdown() & SSL.RECEIVED_SHUTDOWN
+    assert client.reset
 
 
 @pytest_twisted.ensureDeferred

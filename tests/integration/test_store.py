@@ -13,7 +13,7 @@ from twisted.internet.defer import gatherResults
 
 from llmproxyd.access.projects import Limits
 from llmproxyd.redaction import Secret
-from llmproxyd.store.interface import Changes, Conflict, Store, UsageRow, Used
+from llmproxyd.store.interface import Changes, Conflict, Outdated, Store, UsageRow, Used
 from llmproxyd.testing.store import MemoryStore
 
 test = pytest_twisted.ensureDeferred
@@ -314,3 +314,31 @@ async def test_many_at_once(store: Store) -> None:
     token = await store.token("tok_0")
     assert token is not None
     assert token.requests == 60
+
+
+@test
+async def test_change_made_of_what_is_not_there_any_more_is_outdated(store: Store) -> None:
+    """Another host was quicker: what it did must not be undone by one that did not know of it."""
+    project = replace(full_project(), active=True)
+    await store.create_project(project)
+    token = replace(full_token(), active=True)
+    await store.create_token(token)
+    await store.count([Used("tok_full", "proj_full", "m", "2025-08-30", 7.5, 3, 10, 20, 0.5)])
+    assert await store.update_token(replace(token, active=False), token), "what was counted is no change"
+    assert await store.update_project(replace(project, active=False), project)
+    with pytest.raises(Outdated):
+        await store.update_token(replace(token, name="x"), token)
+    with pytest.raises(Outdated):
+        await store.update_project(replace(project, credentials={}), project)
+    found, of = await store.token("tok_full"), await store.project("proj_full")
+    assert found is not None
+    assert of is not None
+    assert (found.active, found.name, of.active, of.credentials) == (
+        False,
+        token.name,
+        False,
+        project.credentials,
+    )
+    await store.delete_project("proj_full")
+    assert not await store.update_token(token, token)
+    assert not await store.update_project(project, project)

@@ -254,6 +254,27 @@ async def test_a_client_that_reads_slowly(bench: Bench, upstream: FakeUpstream) 
     assert [one.end for one in proxy.finished] == [End.COMPLETE]
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_reads_slowly_what_the_system_holds_for_it(
+    bench: Bench, upstream: FakeUpstream
+) -> None:
+    """The system takes megabytes, and then nothing more for long, although the client reads."""
+    size = 320 * 65536
+    poured = Pour(b"x" * 65536, 320)
+    upstream.scripts = [[Send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size), poured]]
+    proxy = bench.proxy(**IDLE)
+    client = await half_client(bench, proxy, small=True)
+    client.send(request(CHAT))
+    for _ in range(12):
+        client.transport.pauseProducing()
+        await pause(0.12)
+        client.transport.resumeProducing()
+        await turns(2)
+    await until(lambda: client.total > size, "the rest")
+    assert (await client.answer()).whole
+    assert [one.end for one in proxy.finished] == [End.COMPLETE]
+
+
 # A client that goes away.
 
 

@@ -50,6 +50,11 @@ HOST = b"Host: localhost"
         pytest.param((b"Host: a, b",), id="list"),
         pytest.param((b"Host: a?b",), id="query"),
         pytest.param((b"Host: a#b",), id="fragment"),
+        pytest.param((b"Host: a:65536",), id="no port there can be"),
+        pytest.param((b"Host: a%zz",), id="no percent-encoding"),
+        pytest.param((b"Host: [::1",), id="open bracket"),
+        pytest.param((b"Host: [:::1]",), id="no address"),
+        pytest.param((b"Host: [127.0.0.1]",), id="no address of IPv6"),
         pytest.param((b"Host: caf\xe9",), id="latin"),
         pytest.param((b"Host:",), id="empty"),
         pytest.param((b"Host:  ",), id="blank"),
@@ -73,7 +78,18 @@ async def test_http_1_0_needs_no_host(bench: Bench, upstream: FakeUpstream) -> N
 
 
 @pytest.mark.parametrize(
-    "host", [b"localhost:8888", b"LocalHost", b"127.0.0.1:1", b"[::1]", b"[::1]:65535", b"a-b_c.example"]
+    "host",
+    [
+        b"localhost.:8888",
+        b"a%2Db:",
+        b"[::ffff:127.0.0.1]:0",
+        b"localhost:8888",
+        b"LocalHost",
+        b"127.0.0.1:1",
+        b"[::1]",
+        b"[::1]:65535",
+        b"a-b_c.example",
+    ],
 )
 @pytest_twisted.ensureDeferred
 async def test_good_hosts(bench: Bench, upstream: FakeUpstream, host: bytes) -> None:

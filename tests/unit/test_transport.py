@@ -9,6 +9,7 @@ import os
 import select
 import socket
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -36,6 +37,7 @@ from llmproxyd.wire.transport import (
     sent,
     socket_of,
     stirs,
+    taken,
     unsent,
 )
 
@@ -359,9 +361,9 @@ def test_what_does_not_fit_is_queued_and_follows_in_order(pair: Pair) -> None:
     for piece in pieces:
         pair.transport.write(piece)
     whole = b"".join(pieces)
-    taken = sent(pair.transport)
-    assert 0 < taken < len(whole)
-    assert unsent(pair.transport) == len(whole) - taken
+    begun = sent(pair.transport)
+    assert 0 < begun < len(whole)
+    assert unsent(pair.transport) == len(whole) - begun
     assert pair.transport in pair.reactor.writers
     assert pair.read_all(len(whole)) == whole
     pair.reactor.turn()
@@ -369,6 +371,17 @@ def test_what_does_not_fit_is_queued_and_follows_in_order(pair: Pair) -> None:
     assert pair.transport not in pair.reactor.writers
     pair.transport.write(b"then")
     assert pair.read() == b"then"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no other system tells it")
+def test_what_the_peer_takes_of_what_the_system_holds_is_told(pair: Pair) -> None:
+    pair.transport.write(b"x" * LARGE)
+    by_system, by_peer = sent(pair.transport), taken(pair.transport)
+    assert by_peer < by_system
+    pair.read(1 << 10)
+    pair.read(1 << 18)
+    assert sent(pair.transport) == by_system, "the system has not asked for more"
+    assert by_peer < taken(pair.transport) <= by_system
 
 
 def test_nothing_overtakes_what_waits(pair: Pair) -> None:
@@ -740,6 +753,7 @@ def test_the_inner_parts_of_a_tls_transport_are_there(secure: Callable[..., TLSP
     assert stock._appSendBuffer == []
     assert "write" in vars(stock), "it is no more an attribute of the instance"
     assert vars(stock)["write"] == stock._aggregator.write
+    assert isinstance(stock._tlsConnection.get_shutdown(), int)
     assert TLSMemoryBIOProtocol.write is not BufferingTLSTransport.__mro__[0].__dict__.get("write")
 
 
