@@ -4,7 +4,7 @@ Knows nothing of connections.  llhttp parses heads and chunks; what it lets pass
 wrong, or cannot know, is looked at here:
 
 * versions other than HTTP/1.0 and 1.1, RTSP and ICE, empty lines before the status line, a
-  status below 100, control characters in the reason;
+  status below 100 or above 599, control characters in the reason;
 * the framing: ``Content-Length`` beyond 2⁶³−1, any transfer coding that is not ``chunked`` alone;
 * sizes and counts, whether or not a head ever ends;
 * ``HEAD``, after which a body never follows (it has no such flag).
@@ -173,6 +173,8 @@ class HeadReader:
         told = (HTTP_1_0 if line[7] == 48 else HTTP_1_1, int(line[9:12]), line[13:])
         if _CONTROLS.search(line):
             self._refuse("its reason has a control character")
+        elif told[1] > 599:
+            self._refuse("its status is above 599")
         elif len(_first_lines) < _KNOWN and len(line) <= 64:
             _first_lines[line] = told
         return told
