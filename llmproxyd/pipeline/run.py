@@ -121,7 +121,8 @@ class Pipeline:
         exchange = self._begin(request, body, responder)
         try:
             plan = exchange.plan = plan_of(request, exchange.policy)
-            self._arrived(exchange, plan)
+            if self._announcing():
+                self._arrived(exchange, plan)
             if plan.straight and not (self.engine.active or self._drained or self.watch.awake):
                 exchange.cors, exchange.outgoing = plan.cors, plan.outgoing
                 self._check(exchange)
@@ -501,18 +502,19 @@ class Pipeline:
         self.log.failure(message, failure, id=exchange.request_id, secrets=secrets_of(exchange))
 
     def _arrived(self, exchange: Exchange, plan: Plan) -> None:
-        if self._announcing():
-            route = plan.route
-            self._emit(
-                Arrived(
-                    exchange.number,
-                    exchange.request_id,
-                    plan.method,
-                    plan.path,
-                    plan.dialect.name,
-                    "-" if route is None else route.upstream.name,
-                )
+        if not self._announcing():
+            return
+        route = plan.route
+        self._emit(
+            Arrived(
+                exchange.number,
+                exchange.request_id,
+                plan.method,
+                plan.path,
+                plan.dialect.name,
+                "-" if route is None else route.upstream.name,
             )
+        )
 
     def _finished(self, exchange: Exchange, event: Finished) -> None:
         self.active.discard(exchange)

@@ -27,7 +27,7 @@ class Root(Resource):
 
     def __init__(self, proxy: IResource, local: Mapping[bytes, IResource]) -> None:
         super().__init__()
-        self._proxy = proxy
+        self.proxy = proxy
         self._local = local
 
     def getChildWithDefault(self, path: bytes, request: IRequest) -> IResource:
@@ -39,8 +39,8 @@ class Root(Resource):
     def resource_for(self, method: bytes, path: bytes) -> IResource:
         """The resource for a raw path without its query."""
         if method in LOCAL_METHODS:
-            return self._local.get(path, self._proxy)
-        return self._proxy
+            return self._local.get(path, self.proxy)
+        return self.proxy
 
 
 class PublicSite(WireSite):
@@ -52,12 +52,15 @@ class PublicSite(WireSite):
     def __init__(self, root: Root, pipeline: Pipeline, **wire: Any) -> None:
         super().__init__(root, **wire)
         self._root = root
+        self._proxy = root.proxy
         self._pipeline = pipeline
 
     def getResourceFor(self, request: WireRequest) -> IResource:
         """The resource, without a walk: there is one level of them."""
         head = request.head.request
-        return self._root.resource_for(head.method, head.path)
+        if head.method in LOCAL_METHODS:
+            return self._root.resource_for(head.method, head.path)
+        return self._proxy
 
     def refuse(self, error: BadRequest, request: Request, answer: Answer) -> None:
         """Answer in the shape of the provider that the request was for."""

@@ -62,14 +62,15 @@ class _Heard:
     Of a head it tells nothing: it is asked whether that is good.
     """
 
-    __slots__ = ("pieces", "whole")
-
-    def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-        self.whole = False
+    # Of most answers llhttp sees the head alone, and nothing is told: no initialiser for those.
+    pieces: list[bytes] | None = None
+    whole = False
 
     def on_body(self, piece: bytes) -> None:
-        self.pieces.append(piece)
+        if self.pieces is None:
+            self.pieces = [piece]
+        else:
+            self.pieces.append(piece)
 
     def on_message_complete(self) -> None:
         self.whole = True
@@ -393,5 +394,5 @@ class AnswerReader(HeadReader):
                 self._refuse(f"its chunks have more than {MAX_DRY} bytes of framing")
             return b""
         self._dry = 0
-        heard.pieces = []
+        heard.pieces = None
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)

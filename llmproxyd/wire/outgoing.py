@@ -44,9 +44,18 @@ class Connection(Protocol):
 
 def field_lines(headers: RawHeaders) -> bytes:
     """*headers* as they stand on the wire, each line with its end."""
-    if isinstance(headers, Lines) and headers.block:
-        return headers.block[2:] + b"\r\n"
     return b"\r\n".join(map(b": ".join, headers)) + b"\r\n" if headers else b""
+
+
+_status_lines: dict[tuple[int, bytes], bytes] = {}
+"""Status lines that went out before; there are few."""
+
+
+def _status_line(status: int, reason: bytes) -> bytes:
+    line = b"HTTP/1.1 %d %b" % (status, reason)
+    if len(_status_lines) < 256 and len(reason) <= 64:
+        _status_lines[status, reason] = line
+    return line
 
 
 class Answer:
@@ -81,7 +90,6 @@ class Answer:
         connection = self._connection
         assert connection is not None
         status, length = response.status, response.length
-        fields = field_lines(response.headers)
         framing = b""
         if self._head or status in BODILESS:
             self._bodiless = self._sized = True
@@ -100,7 +108,13 @@ class Answer:
             framing += b"Connection: close\r\n"
         elif not connection.modern:
             framing += b"Connection: keep-alive\r\n"
-        self._pending = b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (status, response.reason, fields, framing)
+        line = _status_lines.get((status, response.reason)) or _status_line(status, response.reason)
+        headers = response.headers
+        block = headers.block if isinstance(headers, Lines) else None
+        if block is None:
+            self._pending = b"".join((line, b"\r\n", field_lines(headers), framing, b"\r\n"))
+        else:
+            self._pending = b"".join((line, block, b"\r\n", framing, b"\r\n"))
 
     def write(self, data: bytes, *, last: bool = False) -> None:
         """Send a piece of the body.

@@ -94,39 +94,39 @@ class _Opening:
 class _Queue:
     """Calls that wait until one of the connections is free, first come first served."""
 
-    __slots__ = ("_calls", "_limits", "_wheel")
+    __slots__ = ("_limits", "_wheel", "calls")
 
     def __init__(self, wheel: Wheel, limits: Limits) -> None:
         self._wheel = wheel
         self._limits = limits
-        self._calls: deque[tuple[Call, Timer]] = deque()
+        self.calls: deque[tuple[Call, Timer]] = deque()
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return len(self.calls)
 
     def put(self, call: Call) -> None:
         """Wait."""
-        if len(self._calls) >= self._limits.max_connections:
+        if len(self.calls) >= self._limits.max_connections:
             self._refuse(call)
             return
         call.place = self
         timer = self._wheel.start(self._limits.connect_timeout, partial(self._late, call))
-        self._calls.append((call, timer))
+        self.calls.append((call, timer))
 
     def get(self) -> Call | None:
         """The one that has waited longest."""
-        if not self._calls:
+        if not self.calls:
             return None
-        call, timer = self._calls.popleft()
+        call, timer = self.calls.popleft()
         timer.cancel()
         return call
 
     def abandon(self, call: Call) -> None:
         """*call* does not wait any more."""
-        for one in self._calls:
+        for one in self.calls:
             if one[0] is call:
                 one[1].cancel()
-                self._calls.remove(one)
+                self.calls.remove(one)
                 return
 
     def _late(self, call: Call) -> None:
@@ -197,7 +197,7 @@ class Pool:
         """*connection* has answered, and can take another request."""
         if not connection.served:
             self._remember(connection)
-        if self._queue:
+        if self._queue.calls:
             call = self._queue.get()
             assert call is not None
             connection.send(call)

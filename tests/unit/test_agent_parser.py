@@ -106,9 +106,7 @@ def test_an_end_by_the_connection(version: bytes) -> None:
     assert got.head[4] == UNKNOWN_LENGTH
 
 
-@pytest.mark.parametrize(
-    "status", [b"200", b"200 ", b"200 OK", b"200 a\tb", b"200 \xc3\xa9\xff", b"599 X"]
-)
+@pytest.mark.parametrize("status", [b"200", b"200 ", b"200 OK", b"200 a\tb", b"200 \xc3\xa9\xff", b"599 X"])
 def test_status_lines(status: bytes) -> None:
     got = everywhere(head(b"Content-Length: 0", status=status))
     assert got.complete
