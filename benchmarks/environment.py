@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -33,22 +34,29 @@ def prepare(work: Path, python: str, project: Path) -> Path:
 
     :return: its interpreter.
     """
-    version = _output([python, "-c", "import sys; print(sys.version)"])
+    version = output([python, "-c", "import sys; print(sys.version)"])
     wanted = [str(project), version, *PACKAGES]
     sources = [project / "setup.cfg", project / "pyproject.toml"]
     wanted += [path.read_text() for path in sources if path.exists()]
     mark = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:12]
     venv = work / f"venv-{hashlib.sha256(str(project).encode()).hexdigest()[:8]}"
+    return virtual_environment(venv, python, ("-e", str(project), *PACKAGES), mark)
+
+
+def virtual_environment(venv: Path, python: str, packages: Sequence[str], mark: str) -> Path:
+    """Make the virtual environment *venv* with *packages*, unless it is there and has that *mark*.
+
+    :return: its interpreter.
+    """
     interpreter = venv / "bin" / "python"
     stamp = venv / "installed"
     if stamp.exists() and stamp.read_text() == mark and interpreter.exists():
         return interpreter
     say(f"setting up {venv}")
     shutil.rmtree(venv, ignore_errors=True)
-    work.mkdir(parents=True, exist_ok=True)
-    _run([python, "-m", "venv", str(venv)])
-    pip = [str(interpreter), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    _run([*pip, "-e", str(project), *PACKAGES])
+    venv.parent.mkdir(parents=True, exist_ok=True)
+    run([python, "-m", "venv", str(venv)])
+    run([str(interpreter), "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages])
     stamp.write_text(mark)
     return interpreter
 
@@ -63,7 +71,7 @@ def certificate(work: Path, interpreter: Path) -> tuple[Path, Path]:
         "own.private_key_and_cert_chain_pem.write_to_path(sys.argv[1])\n"
         "authority.cert_pem.write_to_path(sys.argv[2])\n"
     )
-    _run([str(interpreter), "-c", script, str(own), str(authority)])
+    run([str(interpreter), "-c", script, str(own), str(authority)])
     return own, authority
 
 
@@ -82,9 +90,9 @@ def describe(interpreter: Path, nginx: str | None) -> dict[str, str]:
     facts = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
-        "python": _output([str(interpreter), "-c", "import platform; print(platform.python_version())"]),
+        "python": output([str(interpreter), "-c", "import platform; print(platform.python_version())"]),
     }
-    facts.update(json.loads(_output([str(interpreter), "-c", script, *TOLD])))
+    facts.update(json.loads(output([str(interpreter), "-c", script, *TOLD])))
     facts["nginx"] = "not installed"
     if nginx is not None:
         told = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=False)
@@ -112,11 +120,19 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _output(command: list[str]) -> str:
-    return _run(command).strip()
+def output(command: list[str]) -> str:
+    """What *command* prints, without the space around it.
+
+    :raises SetupError: it fails.
+    """
+    return run(command).strip()
 
 
-def _run(command: list[str]) -> str:
+def run(command: list[str]) -> str:
+    """What *command* prints.
+
+    :raises SetupError: it fails, or is not done in ten minutes.
+    """
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
     except OSError as error:

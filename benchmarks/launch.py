@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import meter
-from environment import HERE
+import proxies
+from environment import HERE, SetupError
 from shapes import KEY
 
 START = 20.0
@@ -40,6 +41,7 @@ class Rig:
     :ivar cpus: one for the proxy, one for the upstream and the load; None where a process
         cannot be pinned.
     :ivar scratch: folder for configurations and logs.
+    :ivar places: where those of the proxies that people run are that were asked for.
     """
 
     interpreter: Path
@@ -49,10 +51,16 @@ class Rig:
     nginx: str | None
     upstream: int = 0
     upstream_tls: int = 0
+    places: dict[str, proxies.Place] = field(default_factory=dict)
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def start(self, name: str, command: list[str], *, proxy: bool) -> subprocess.Popen[bytes]:
-        """Run *command*, pinned, with its output in a file."""
+    def start(
+        self, name: str, command: list[str], *, proxy: bool, more: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Run *command*, pinned, with its output in a file.
+
+        :param more: environment variables of its own.
+        """
         cpu = None if self.cpus is None else self.cpus[0 if proxy else 1]
         with (self.scratch / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
@@ -60,7 +68,7 @@ class Rig:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_clean_environment(),
+                env=_clean_environment() | (more or {}),
                 cwd=self.scratch,
                 preexec_fn=lambda: _pin(cpu),
                 start_new_session=True,
@@ -96,17 +104,26 @@ class Rig:
         process = self.start("upstream", command, proxy=False)
         self.await_answer(process, "upstream", self.upstream)
 
-    def await_answer(self, process: subprocess.Popen[bytes], name: str, port: int) -> None:
+    def await_answer(
+        self,
+        process: subprocess.Popen[bytes],
+        name: str,
+        port: int,
+        fields: str = "",
+        patience: float = START,
+    ) -> None:
         """Wait until it answers a request as it should.
 
+        :param fields: more header fields that it must be asked with.
+        :param patience: seconds granted to it.
         :raises PeerError: it does not in time.
         """
-        end = time.monotonic() + START
+        end = time.monotonic() + patience
         problem = "does not start"
         while time.monotonic() < end and process.poll() is None:
             with contextlib.suppress(OSError):
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                result = self.load({"kind": "probe", "port": port, "pid": None}, START)
+                result = self.load({"kind": "probe", "port": port, "pid": None, "fields": fields}, START)
                 if "error" not in result:
                     return
                 problem = result["error"]
@@ -146,12 +163,14 @@ class Peer:
     """One running proxy.
 
     :ivar pid: None for the upstream itself, which has no cost of its own here.
+    :ivar fields: more header fields that it must be asked with.
     """
 
     name: str
     port: int
     pid: int | None
     process: subprocess.Popen[bytes] | None
+    fields: str = ""
 
     def alive(self) -> bool:
         """Whether it can be measured."""
@@ -174,9 +193,10 @@ def start_peer(rig: Rig, name: str, variant: str, twistd: list[str] | None = Non
     port = free_port()
     command = COMMANDS[name](rig, port, variant, twistd or [])
     label = f"{name}-{variant}"
-    process = rig.start(label, command, proxy=True)
-    rig.await_answer(process, label, port)
-    return Peer(name, port, process.pid, process)
+    fields = proxies.fields(name, rig.upstream)
+    process = rig.start(label, command, proxy=True, more=proxies.ENVIRONMENT.get(name))
+    rig.await_answer(process, label, port, fields, proxies.START if name in proxies.NAMES else START)
+    return Peer(name, port, process.pid, process, fields)
 
 
 def _base(rig: Rig, variant: str) -> str:
@@ -309,6 +329,18 @@ def _gateway(name: str, *more: str) -> Command:
     return command
 
 
+def _set_up(name: str) -> Command:
+    """One of the proxies that people run."""
+
+    def command(rig: Rig, port: int, _variant: str, _: list[str]) -> list[str]:
+        place = rig.places[name]
+        if isinstance(place, SetupError):
+            raise PeerError(str(place))
+        return proxies.COMMANDS[name](place, rig.scratch, port, rig.upstream)
+
+    return command
+
+
 POLICY = ("resilience:", "  default:")
 BREAKER = "    breaker: {enabled: true}"
 RETRY = "    retry: {max_retries: 3}"
@@ -338,6 +370,7 @@ COMMANDS: dict[str, Command] = {
     "aiohttp-app": _python_peer("aiohttp_app.py"),
     "stock": _python_peer("stock_proxy.py"),
     "relay": _relay,
+    **{name: _set_up(name) for name in proxies.NAMES},
 }
 PEERS = ("direct", *COMMANDS)
 """All of them; ``direct`` is no proxy at all."""
@@ -356,7 +389,22 @@ def _pin(cpu: int | None) -> None:
         os.sched_setaffinity(0, {cpu})
 
 
+LEFT_OUT = (
+    "LLMPROXYD_",
+    "OPENAI_",
+    "ANTHROPIC_",
+    "DATABRICKS_",
+    "PYTHON",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "LITELLM_",
+    "DATABASE_",
+    "REDIS_",
+    "NODE_OPTIONS",
+)
+
+
 def _clean_environment() -> dict[str, str]:
     """Nothing that would change a peer's configuration."""
-    left_out = ("LLMPROXYD_", "OPENAI_", "ANTHROPIC_", "DATABRICKS_", "PYTHON", "HTTP_PROXY", "HTTPS_PROXY")
-    return {name: value for name, value in os.environ.items() if not name.upper().startswith(left_out)}
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith(LEFT_OUT)}

@@ -214,7 +214,7 @@ def json_load(job: Result) -> Result:
             taken.append(microseconds)
         return True
 
-    request = chat_request(_host(job), job["send"], b"json=%d" % job["receive"])
+    request = _chat(job, job["send"], b"json=%d" % job["receive"])
     clients = [Client(loop, job["port"], request, count) for _ in range(job["connections"])]
     for client in clients:
         client.send()
@@ -394,8 +394,12 @@ def _warm_up(job: Result, number: int = 20) -> None:
         left[0] -= 1
         return left[0] > 0
 
-    Client(loop, job["port"], chat_request(_host(job), 2048, b"json=1024"), count).send()
+    Client(loop, job["port"], _chat(job, 2048, b"json=1024"), count).send()
     loop.turn(PATIENCE, lambda: not left[0])
+
+
+def _chat(job: Result, size: int, answer: bytes) -> bytes:
+    return chat_request(_host(job), size, answer, fields=job.get("fields", "").encode())
 
 
 def _some(sock: socket.socket) -> bytes:

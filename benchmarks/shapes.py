@@ -7,6 +7,7 @@ Shared by the load and the upstream.  The request's ``user`` tells the upstream 
 from __future__ import annotations
 
 from email.utils import formatdate
+from functools import cache
 
 KEY = b"sk-proj-0123456789abcdef0123456789abcdef0123456789abcdef"
 """What the load presents."""
@@ -65,18 +66,21 @@ def padded(start: bytes, end: bytes, size: int) -> bytes:
     return start + (words * (missing // len(words) + 1))[:missing] + end
 
 
-def chat_request(host: bytes, size: int, answer: bytes, *, stream: bool = False) -> bytes:
+def chat_request(
+    host: bytes, size: int, answer: bytes, *, stream: bool = False, fields: bytes = b""
+) -> bytes:
     """A whole request for a completion.
 
     :param size: bytes of its body.
     :param answer: what the upstream shall do, see the module's docstring.
+    :param fields: more header fields, each with its line end.
     """
     start = b'{"user":"%b","model":"gpt-4o-mini","temperature":0.2,' % answer
     if stream:
         start += b'"stream":true,'
     body = padded(start + b'"messages":[{"role":"user","content":"', b'"}]}', size)
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: %b\r\n%bContent-Length: %d\r\n\r\n"
-    return head % (host, CLIENT_FIELDS, len(body)) + body
+    return head % (host, CLIENT_FIELDS + fields, len(body)) + body
 
 
 def download_request(host: bytes, size: int) -> bytes:
@@ -90,6 +94,7 @@ def upload_head(host: bytes, size: int) -> bytes:
     return head % (host, CLIENT_FIELDS, size)
 
 
+@cache
 def chat_answer(size: int) -> bytes:
     """A whole answer with a body of *size* bytes."""
     start = (

@@ -17,6 +17,7 @@ from typing import Any
 
 import environment
 import meter
+import proxies
 from environment import HERE, SetupError, say
 from launch import PEERS, Peer, PeerError, Rig, start_peer
 from report import Results, judge, text_of
@@ -36,7 +37,9 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="benchmarks/run",
         description="Measure llmproxyd beside nginx, aiohttp and stock Twisted, all on loopback.",
-        epilog=f"Scenarios: {', '.join(names)}; groups of them: {', '.join(groups)}.",
+        epilog=f"Scenarios: {', '.join(names)}; groups of them: {', '.join(groups)}. "
+        "Only when it is named: proxies, the daemon beside nginx and those that people run (LiteLLM, "
+        "Portkey's gateway, FastAPI with httpx); what it sets up for them, once, takes some 800 MB.",
     )
     parser.add_argument("--quick", action="store_true", help="short and rough: less than two minutes")
     parser.add_argument("--only", metavar="NAME,...", help="these scenarios or groups alone")
@@ -76,6 +79,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     wanted = _wanted(parser, chosen)
     peers = _peers(parser, chosen.peers)
+    chosen.others = _others()
     try:
         with tempfile.TemporaryDirectory(prefix="llmproxyd-benchmark-") as scratch:
             rig, certificate = _rig(chosen, Path(scratch))
@@ -83,6 +87,9 @@ def main() -> int:
                 rig.start_upstream(certificate)
                 if chosen.profile:
                     return profile(rig, wanted[0])
+                large = [name for name in proxies.NAMES if any(name in one.peers for one in wanted)]
+                large = [name for name in large if name in peers]
+                rig.places = proxies.set_up(large, chosen.work.absolute(), chosen.python)
                 return _measure_all(rig, wanted, peers, chosen)
             finally:
                 rig.stop_all()
@@ -96,6 +103,7 @@ def main() -> int:
 
 def _measure_all(rig: Rig, wanted: list[Scenario], peers: tuple[str, ...], chosen: argparse.Namespace) -> int:
     facts = environment.describe(rig.interpreter, rig.nginx)
+    facts |= proxies.versions(rig.places) | {"others": chosen.others}
     facts["rig"] = _rig_note(rig, quick=chosen.quick)
     runner = Runner(rig, peers)
     for scenario in wanted:
@@ -109,6 +117,14 @@ def _measure_all(rig: Rig, wanted: list[Scenario], peers: tuple[str, ...], chose
         told = {"facts": facts, "results": runner.results, "goals": goals, "samples": runner.samples}
         chosen.json.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
     return 0 if any("error" not in one for one in _ours(runner.results)) else 1
+
+
+def _others() -> str:
+    """How much this machine had to do before; more than a little makes all figures rough."""
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        say(f"this machine is busy already (load average {load:.1f}): only ratios of CPU time mean much")
+    return f"load average {load:.1f} before it began"
 
 
 class Runner:
@@ -136,6 +152,7 @@ class Runner:
         say(f"{scenario.name}: {time.monotonic() - started:.0f} s")
         found = {name: _median(several) for name, several in samples.items()}
         _add_latency(found)
+        _add_ratios(found, samples)
         for name, figures in found.items():
             if "error" in figures:
                 say(f"  {name} is left out: {figures['error'].splitlines()[0]}")
@@ -148,6 +165,7 @@ class Runner:
         except PeerError as error:
             return {"error": str(error)}
         job = {**scenario.job, "port": peer.port, "pid": peer.pid, "upstream": self._rig.upstream}
+        job["fields"] = peer.fields
         limit = 150.0 + job.get("seconds", 0.0)
         result = self._rig.load(job, limit)
         if scenario.fresh and peer.process is not None:
@@ -212,11 +230,26 @@ def _add_latency(found: dict[str, dict[str, Any]]) -> None:
                 figures[f"added_{name}"] = figures[name] - direct[name]
 
 
+def _add_ratios(found: dict[str, dict[str, Any]], samples: dict[str, list[dict[str, Any]]]) -> None:
+    """How many times the daemon answers what each peer answers, and how many times its cost they have.
+
+    The median of each round's ratio: what other work the machine has changes from round to round.
+    """
+    for name, figures in found.items():
+        rounds = list(zip(samples.get("llmproxyd", ()), samples[name], strict=False))
+        rates = [ours["rate"] / its["rate"] for ours, its in rounds if ours.get("rate") and its.get("rate")]
+        costs = [its["cpu"] / ours["cpu"] for ours, its in rounds if ours.get("cpu") and its.get("cpu")]
+        if rates:
+            figures["rate_ratio"] = statistics.median(rates)
+        if costs:
+            figures["cpu_ratio"] = statistics.median(costs)
+
+
 def _wanted(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> list[Scenario]:
     known = scenarios(quick=chosen.quick)
     text = chosen.profile or chosen.only
     if text is None:
-        return known
+        return [one for one in known if not one.asked]
     names = text.split(",")
     for name in names:
         if not any(name in (one.name, one.group) for one in known):

@@ -136,7 +136,7 @@ class Gateway:
 
     def _cost(self, model: str, finished: Finished) -> float:
         reading = finished.reading
-        if reading is None:
+        if reading is None or (not self._config.events.prices and reading.cost is None):
             return 0.0
         return self._prices.of(reading, finished.model) or 0.0
 

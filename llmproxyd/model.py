@@ -172,6 +172,7 @@ class Finished:
     :param unreached: the answer ended before the spot of the fault, so that nothing was done to it.
     :param test: the test that the request belongs to, ``None`` for none.
     :param injected: the fault as a step of a scenario, ``None`` when the answer is real.
+    :param wall: when it was over, seconds since the epoch.
     """
 
     number: int
@@ -207,6 +208,7 @@ class Finished:
     unreached: bool = False
     test: str | None = None
     injected: str | None = None
+    wall: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ class Entry:
     :param stale_while_revalidate: seconds beyond *lifetime* for which it may be served while it is
         asked for anew.
     :param project: id of the project or hash of the credential that it is for; empty where shared.
+    :param ready: what whoever serves it has found out of it, for the next time; it is not stored.
     """
 
     status: int
@@ -60,6 +61,7 @@ class Entry:
     url: bytes = b""
     method: bytes = b"GET"
     project: str = ""
+    ready: object = field(default=None, repr=False, compare=False)
 
     @property
     def size(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from llmproxyd.model import Reading
 from llmproxyd.providers.base import Usage
@@ -22,7 +23,7 @@ _DECODER = json.JSONDecoder()
 _SPACE = " \t\n\r"
 """What may stand around a value.  RFC 8259 §2."""
 
-_PENDING = frozenset({"in_progress", "queued"})
+PENDING = frozenset({"in_progress", "queued"})
 """What stands in the place of a reason to finish while there is none."""
 
 
@@ -65,21 +66,27 @@ class Findings:
 
     def reading(self, failed: bool) -> Reading:
         """All of it; counts that the provider keeps apart are added to those that they belong to."""
-        tokens, apart = self._tokens, self._usage.apart
-        if apart:
-            tokens = dict(tokens)
-            for meaning, parts in apart.items():
-                extra = sum(self._tokens.get(part, 0) for part in parts)
-                if extra:
-                    tokens[meaning] = tokens.get(meaning, 0) + extra
+        tokens = with_apart(self._tokens, self._usage.apart)
         return Reading(model=self.model, tokens=tokens, finish=self._finish, cost=self.cost, failed=failed)
 
     def _finished(self, value: JsonObject) -> str | None:
         for place in self._usage.finish:
             word = _word(at(value, place), WORD)
-            if word is not None and word not in _PENDING:
+            if word is not None and word not in PENDING:
                 return word
         return None
+
+
+def with_apart(tokens: dict[str, int], apart: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
+    """*tokens*, and those that the provider keeps *apart* added to what they belong to."""
+    if not apart:
+        return tokens
+    found = dict(tokens)
+    for meaning, parts in apart.items():
+        extra = sum(tokens.get(part, 0) for part in parts)
+        if extra:
+            found[meaning] = found.get(meaning, 0) + extra
+    return found
 
 
 def parsed(data: bytes) -> object:

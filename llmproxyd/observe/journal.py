@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from sys import getsizeof
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from twisted.logger import Logger
 
@@ -31,6 +31,7 @@ from llmproxyd.model import (
 from llmproxyd.observe import explained
 from llmproxyd.observe.eventjson import TEXT, EventFormat, Told
 from llmproxyd.observe.explained import Moment, Try
+from llmproxyd.observe.sink import Batched
 
 AVERAGE = 1024
 """Bytes that a request may hold, on average over the journal."""
@@ -50,7 +51,11 @@ FOLLOWERS = 64
 CANDIDATES = 5
 """Requests that are named where an id could mean several."""
 
-_BASE = 640
+SMALL = 768
+"""Bytes that are counted for a request with nothing long in it, which holds less."""
+
+_SHORT = 128
+_BASE = 560
 _LARGE = _BASE + TEXT
 _READING = 480
 _NOTE = 320
@@ -58,8 +63,20 @@ _LONG = 2 * TEXT + 1
 """Characters of a text that others chose.  More are never shown; this many say that there were more."""
 
 Row = dict[str, Any]
-Entry = tuple[float, int, Finished, "list[Try] | None", "str | None"]
-"""When it ended (seconds since the epoch), its bytes, its event, its failed attempts, the last decision."""
+
+
+class Entry(NamedTuple):
+    """A request that holds more than :data:`SMALL`, or of which more is known than its event tells.
+
+    :ivar size: its bytes, about.
+    :ivar tries: its failed attempts.
+    :ivar decision: why no further attempt followed.
+    """
+
+    finished: Finished
+    size: int = SMALL
+    tries: list[Try] | None = None
+    decision: str | None = None
 
 
 class Filter(Protocol):
@@ -129,7 +146,7 @@ def model_of(finished: Finished) -> str | None:
     return finished.reading.model
 
 
-class Journal:
+class Journal(Batched):
     """A subscriber of the sink; it needs no arrivals.
 
     :param requests: so many are kept at most; 0 keeps none, and they can still be followed.
@@ -145,8 +162,9 @@ class Journal:
         self._budget = requests * (AVERAGE + 2 * bodies)
         self._wall = wall
         self._form = form
-        self._entries: deque[Entry] = deque()
-        self._held = 0
+        # Most stand there as they came: to work out the size of each would cost more than all else here.
+        self._entries: deque[Finished | Entry] = deque(maxlen=requests)
+        self._excess = 0
         self._tries: dict[str, list[Try]] = {}
         self._waiting = 0
         self._decisions: dict[str, str] = {}
@@ -157,7 +175,7 @@ class Journal:
         """Take *event*."""
         kind = type(event)
         if kind is Finished:
-            self._finished(event)  # type: ignore[arg-type]
+            self.finished(iter((event,)))  # type: ignore[arg-type]
         elif kind is Retrying:
             self._retrying(event)  # type: ignore[arg-type]
         elif isinstance(event, BreakerChanged | CredentialRested):
@@ -173,8 +191,10 @@ class Journal:
         A row has the members of :class:`~llmproxyd.model.Finished` under the same names, in seconds and
         bytes, ``id`` for our id, ``time`` (seconds since the epoch) of its end; secrets are left out.
         """
-        found = (entry for entry in reversed(self._entries) if _fits(filters, entry[2]))
-        return [self._row(entry[0], entry[2]) for entry in reversed(list(islice(found, max(limit, 0))))]
+        self.settle()
+        kept = (one.finished if isinstance(one, Entry) else one for one in reversed(self._entries))
+        found = (event for event in kept if _fits(filters, event))
+        return [self._row(event) for event in reversed(list(islice(found, max(limit, 0))))]
 
     def follow(self, filters: Sequence[Filter], emit: Callable[[Row], None]) -> Callable[[], None]:
         """Hand each request to *emit* that all *filters* let through from now on, as it ends.
@@ -190,6 +210,7 @@ class Journal:
                 "too_many_followers",
                 f"{FOLLOWERS} consoles follow the requests already; leave one of them.",
             )
+        self.settle()
         follower = (tuple(filters), emit)
         self._followers.append(follower)
 
@@ -207,25 +228,48 @@ class Journal:
 
         :raises Refused: several ids begin so.
         """
+        self.settle()
         entry = self._find(name)
         if entry is not None:
-            wall, _, finished, tries, decision = entry
-            moment = Moment(wall, wall - finished.duration, self._changes)
-            return explained.finished(self._row(wall, finished), finished, tries or [], decision, moment)
+            finished, _, tries, decision = entry
+            moment = Moment(finished.wall, finished.wall - finished.duration, self._changes)
+            return explained.finished(self._row(finished), finished, tries or [], decision, moment)
         tries = self._tries.get(name)
         return None if tries is None else explained.under_way(name, tries, self._changes)
 
     def state(self) -> dict[str, int]:
         """How many requests are kept, and about how many bytes they hold."""
-        return {"requests": len(self._entries), "bytes": self._held, "following": len(self._followers)}
+        self.settle()
+        return {"requests": len(self._entries), "bytes": self._held(), "following": len(self._followers)}
 
     # Told by the sink.
 
+    def finished(self, events: Iterator[Finished]) -> None:
+        """Keep *events*."""
+        keep = self._entries.append
+        for event in events:
+            if (
+                len(event.path) <= _SHORT
+                and event.model is None
+                and event.detail is None
+                and event.traceparent is None
+                and event.reading is None
+                and event.captured is None
+                and not (self._tries or self._decisions or self._excess or self._followers)
+            ):
+                keep(event)  # the oldest one leaves by itself
+            else:
+                self._finished(event)
+
+    def waiting(self) -> None:
+        """Those who follow want to see a request as it ends."""
+        if self._followers:
+            self.settle()
+
     def _finished(self, event: Finished) -> None:
-        request_id = event.request_id
-        tries = self._take(request_id) if self._tries else None
-        decision = self._decisions.pop(request_id, None) if self._decisions else None
-        wall = self._wall()
+        """Keep *event*, whatever is known of it, and tell those who follow."""
+        tries = self._take(event.request_id)
+        decision = self._decisions.pop(event.request_id, None)
         if self._most:
             size = _BASE + _texts(event)
             if size > _LARGE or event.captured is not None:
@@ -235,22 +279,33 @@ class Journal:
                 size += _READING
             if tries is not None:
                 size += _NOTE * len(tries)
-            entries = self._entries
-            entries.append((wall, size, event, tries, decision))
-            self._held += size
-            if self._held > self._budget or len(entries) > self._most:
-                self._make_room()
+            if decision is not None:
+                size += _NOTE
+            if size <= SMALL and tries is None and decision is None:
+                self._keep(event)
+            else:
+                self._keep(Entry(event, max(size, SMALL), tries, decision))
         if self._followers:
-            self._tell(wall, event)
+            self._tell(event)
 
-    def _make_room(self) -> None:
-        """Forget the oldest; the last one stays, whatever it holds."""
-        entries, held, budget = self._entries, self._held, self._budget
-        if len(entries) > self._most:
-            held -= entries.popleft()[1]
-        while held > budget and len(entries) > 1:
-            held -= entries.popleft()[1]
-        self._held = held
+    def _keep(self, one: Finished | Entry) -> None:
+        """Keep *one*, and forget the oldest for it; the last one stays, whatever it holds."""
+        entries = self._entries
+        if len(entries) >= self._most:
+            self._forget()
+        entries.append(one)
+        if isinstance(one, Entry):
+            self._excess += one.size - SMALL
+        while self._held() > self._budget and len(entries) > 1:
+            self._forget()
+
+    def _forget(self) -> None:
+        oldest = self._entries.popleft()
+        if isinstance(oldest, Entry):
+            self._excess -= oldest.size - SMALL
+
+    def _held(self) -> int:
+        return len(self._entries) * SMALL + self._excess
 
     def _retrying(self, event: Retrying) -> None:
         tries = self._tries.get(event.request_id)
@@ -280,14 +335,14 @@ class Journal:
             del self._decisions[next(iter(self._decisions))]
         self._decisions[event.request_id] = decision
 
-    def _tell(self, wall: float, event: Finished) -> None:
+    def _tell(self, event: Finished) -> None:
         row: Row | None = None
         for follower in list(self._followers):
             filters, emit = follower
             try:
                 if _fits(filters, event):
                     if row is None:
-                        row = self._row(wall, event)
+                        row = self._row(event)
                     emit(dict(row))
             except Exception:
                 self.log.failure("an operator can follow the requests no more")
@@ -295,12 +350,12 @@ class Journal:
 
     # Found.
 
-    def _row(self, wall: float, finished: Finished) -> Row:
+    def _row(self, finished: Finished) -> Row:
         if not self._bodies:
             # They are not told, so that nothing need be made of them.
             finished = replace(finished, captured=None)
-        told = self._form.members(Told("", wall, finished))
-        row: Row = {"id": told["request_id"], "time": wall}
+        told = self._form.members(Told("", finished.wall, finished))
+        row: Row = {"id": told["request_id"], "time": finished.wall}
         row |= {name: getattr(finished, name) for name in _PLAIN}
         row |= {name: told[name] for name in _CLEANED}
         if told["model"] is None:
@@ -318,14 +373,15 @@ class Journal:
         if not name:
             return None
         begin: dict[str, Entry] = {}
-        for entry in reversed(self._entries):
-            if name == f"#{entry[2].number}":
+        for one in reversed(self._entries):
+            entry = one if isinstance(one, Entry) else Entry(one)
+            if name == f"#{entry.finished.number}":
                 return entry
             for known in _names(entry):
                 if known == name:
                     return entry
                 if known.startswith(name):
-                    begin[entry[2].request_id] = entry
+                    begin[entry.finished.request_id] = entry
         if name in self._tries or not begin:
             return None
         if len(begin) > 1:
@@ -342,11 +398,11 @@ def _fits(filters: Sequence[Filter], finished: Finished) -> bool:
 
 def _names(entry: Entry) -> Iterator[str]:
     """The ids by which an entry can be found: ours, and those that the upstreams gave."""
-    _, _, finished, tries, _ = entry
+    finished = entry.finished
     yield finished.request_id
     if finished.upstream_id is not None:
         yield finished.upstream_id
-    for one in tries or ():
+    for one in entry.tries or ():
         if one.event.upstream_id is not None:
             yield one.event.upstream_id
 

@@ -29,9 +29,16 @@ def reads(file: Any, environ: Mapping[str, str]) -> bool:
     return stream == f"{found.st_dev}:{found.st_ino}"
 
 
+def mark_of(level: str) -> str:
+    """What a line of *level* begins with."""
+    return f"<{PRIORITIES[level]}>"
+
+
 def marked(text: str, level: str) -> str:
     """*text*, which is whole lines, each with the mark of *level*."""
-    mark = f"<{PRIORITIES[level]}>"
+    mark = mark_of(level)
+    if text.find("\n") == len(text) - 1 >= 0:  # most have but one line
+        return mark + text
     return "".join(f"{mark}{line}\n" for line in text.removesuffix("\n").split("\n"))
 
 

@@ -36,6 +36,7 @@ from llmproxyd.observe.cells import (
 )
 from llmproxyd.observe.exposition import OPEN_METRICS, TEXT, exposition
 from llmproxyd.observe.genai import GenAI
+from llmproxyd.observe.sink import Batched
 from llmproxyd.observe.sources import Readings
 from llmproxyd.observe.sources import Sources as Sources
 
@@ -50,7 +51,7 @@ _RETRIED = 100_000
 
 
 class _Series:
-    """What requests with the same labels have in common: looked up once for each request."""
+    """What requests with the same labels have in common."""
 
     __slots__ = ("attempts", "count", "durations")
 
@@ -59,8 +60,14 @@ class _Series:
         self.durations = durations
         self.attempts = attempts
 
+    def more(self, durations: list[float]) -> None:
+        """Count requests with one attempt each."""
+        self.count += len(durations)
+        self.durations.observe_all(durations)
+        self.attempts[0] += len(durations)
 
-class Metrics:
+
+class Metrics(Batched):
     """Counts events, and tells what was counted.  A subscriber of the sink.
 
     :param sources: who is asked at each scrape for what is not counted here.
@@ -150,13 +157,52 @@ class Metrics:
     def __call__(self, event: Event) -> None:
         """Count *event*."""
         if type(event) is Finished:
-            self._finished(event)
+            self.finished(iter((event,)))
         else:
             handler = self._handlers.get(type(event))
             if handler is not None:
                 handler(event)
 
-    def _finished(self, event: Finished) -> None:
+    def finished(self, events: Iterator[Finished]) -> None:
+        """Count *events*; together those that went well and are like the one before them."""
+        if self._retried or self._genai is not None:
+            for event in events:
+                self._count(event)
+            return
+        series: _Series | None = None
+        alike: list[float] = []
+        status, upstream, provider, operation = 0, "", "", ""
+        for event in events:
+            plain = (
+                event.code is None
+                and event.fault is None
+                and event.cache is None
+                and event.reading is None
+                and not event.streamed
+                and not event.failed
+                and event.attempts == 1
+            )
+            if (
+                plain
+                and series is not None
+                and event.status == status
+                and event.upstream == upstream
+                and event.provider == provider
+                and event.operation == operation
+            ):
+                alike.append(event.duration)
+                continue
+            if series is not None and alike:
+                series.more(alike)
+                alike = []
+            counted = self._count(event)
+            series = counted if plain else None
+            status, upstream = event.status, event.upstream
+            provider, operation = event.provider, event.operation
+        if series is not None and alike:
+            series.more(alike)
+
+    def _count(self, event: Finished) -> _Series:
         origin = origin_of(event)
         key = (event.upstream, event.provider, event.operation, event.status, origin)
         series = self._series.get(key)
@@ -169,6 +215,13 @@ class Metrics:
             attempts -= self._retried.pop(event.number, 0)
         if attempts > 0:
             series.attempts[0] += attempts
+        self._details(event)
+        if self._genai is not None:
+            self._genai.finished(event)
+        return series
+
+    def _details(self, event: Finished) -> None:
+        """Count what many requests have nothing of."""
         if event.failed:
             self._failures.add((event.upstream,))
         if event.fault is not None:
@@ -181,8 +234,6 @@ class Metrics:
                 self._first.of((event.upstream, event.operation)).observe(event.first)
         if event.reading is not None:
             self._used(event)
-        if self._genai is not None:
-            self._genai.finished(event)
 
     def _used(self, event: Finished) -> None:
         reading = event.reading
@@ -233,6 +284,7 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """All families, for the registry."""
+        self.settle()
         yield self._build
         yield from self._requests()
         for one in self._counted:

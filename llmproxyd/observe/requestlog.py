@@ -6,9 +6,8 @@ query (Gemini's ``?key=`` stands there), and never a header value or a body.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from functools import lru_cache
 from typing import TypeGuard
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -27,6 +26,7 @@ from llmproxyd.model import (
 from llmproxyd.observe import journald
 from llmproxyd.observe.logs import json_line, json_time, text_time
 from llmproxyd.observe.output import Output
+from llmproxyd.observe.sink import Batched
 
 Absorbed = Retrying | BreakerChanged | CredentialRested
 """What tells of failures that a client may never see."""
@@ -43,8 +43,10 @@ NAMESPACE = "llmproxyd.requests"
 BATCH = 500
 """Lines that are written at once at the latest."""
 
+_COMPLETE = End.COMPLETE
 
-class RequestLog:
+
+class RequestLog(Batched):
     """A subscriber of the sink.
 
     :param least: ``info`` writes every request, ``warn`` only those that the proxy answered
@@ -72,27 +74,78 @@ class RequestLog:
 
     def __call__(self, event: Event) -> None:
         """Take *event*; its line follows within :data:`FLUSH` seconds."""
-        if not self._wanted(event):
-            return
-        # Kept as text: thousands of events that wait would keep the garbage collector at work.
-        self._waiting.append(self._format(event, self._wall()))
+        if type(event) is Finished:
+            self.finished(iter((event,)))
+        elif self._wanted(event):
+            self._waiting.append(self._format(event, self._wall()))
+            self._write_soon()
+
+    def finished(self, events: Iterator[Finished]) -> None:
+        """Take *events*; their lines follow likewise."""
+        every, failures = self._every, self._least == "warn"
+        if every and not self._as_json:
+            self._add_texts(events)
+        elif every or failures:
+            for event in events:
+                if every or event.code is not None:
+                    self._waiting.append(self._format(event, event.wall))
+        self._write_soon()
+
+    def _add_texts(self, events: Iterator[Finished]) -> None:
+        """Add the lines of *events* for people.
+
+        They ended within :data:`FLUSH` seconds, so the time is told of the first one.  What most have in
+        common with the one before them stands in *way* already.
+        """
+        lines, symbols = self._waiting, self._output.symbols
+        mark = journald.mark_of("info") if self._output.journald else ""
+        time = way = method = path = provider = upstream = ""
+        status = 0
+        for event in events:
+            if not time:
+                time = mark + text_time(event.wall)
+            plain = event.code is None and event.fault is None and event.end is _COMPLETE
+            if symbols or not plain:
+                lines.append(self._format(event, event.wall))
+                continue
+            if not (
+                event.path == path
+                and event.status == status
+                and event.upstream == upstream
+                and event.provider == provider
+                and event.method == method
+            ):
+                method, path, provider, upstream = event.method, event.path, event.provider, event.upstream
+                status = event.status
+                way = f"{_way(method, path, provider, upstream)}: {status} in "
+            taken = int(event.duration * 1000 + 0.5)
+            lines.append(f"{time} #{event.number} {way}{taken} ms, {event.sent} bytes [{event.request_id}]\n")
+
+    def waiting(self) -> None:
+        """Lines are to follow before long."""
+        if self._timer is None and (self._every or self._least == "warn"):
+            self._timer = self._clock.callLater(FLUSH, self.flush)
+
+    def _write_soon(self) -> None:
         if len(self._waiting) >= BATCH:
             self.flush()
-        elif self._timer is None:
+        elif self._waiting and self._timer is None:
             self._timer = self._clock.callLater(FLUSH, self.flush)
 
     @property
     def announces(self) -> bool:
         """Whether a request is told of when it arrives."""
-        return self._least in ("debug", "info") and self._output.terminal and not self._as_json
+        return self._every and self._output.terminal and not self._as_json
 
     def set_level(self, namespace: str, level: str) -> None:
         """Write from *level* on, where *namespace* is that of these lines or above it."""
         if f"{NAMESPACE}.".startswith(f"{namespace.rstrip('.')}."):
+            self.settle()
             self._least = level
 
     def flush(self) -> None:
         """Write what is waiting."""
+        self.settle()
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
@@ -100,10 +153,12 @@ class RequestLog:
         if waiting:
             self._output.write("".join(waiting))
 
+    @property
+    def _every(self) -> bool:
+        return self._least in ("debug", "info")
+
     def _wanted(self, event: Event) -> TypeGuard[Line]:
-        every = self._least in ("debug", "info")
-        if isinstance(event, Finished):
-            return every or (self._least == "warn" and event.code is not None)
+        every = self._every
         if isinstance(event, Arrived):
             return every and self._output.terminal and not self._as_json
         if isinstance(event, FaultsChanged):
@@ -133,9 +188,8 @@ def text_event(event: Line, *, symbols: bool) -> str:
     if isinstance(event, Arrived):
         return f"{'📨 ' if symbols else ''}#{event.number} {way}"
     sign = _sign(event) + " " if symbols else ""
-    told = (
-        f"{sign}#{event.number} {way}: {event.status} in {event.duration * 1000:.0f} ms, {event.sent} bytes"
-    )
+    taken = int(event.duration * 1000 + 0.5)
+    told = f"{sign}#{event.number} {way}: {event.status} in {taken} ms, {event.sent} bytes"
     if event.fault is not None:
         told += f" (injected {event.fault}{', never reached' if event.unreached else ''})"
     if event.end is not End.COMPLETE and event.end is not End.CLIENT_GONE:
@@ -168,9 +222,8 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.1f}".removesuffix(".0") + " s"
 
 
-@lru_cache(maxsize=256)
 def _way(method: str, path: str, provider: str, upstream: str) -> str:
-    """What was asked for and who was asked: the same for most requests of a client."""
+    """What was asked for and who was asked."""
     via = "" if upstream in (provider, "-") else f" at {upstream}"
     return f"{method} {path} -> {provider}{via}"
 

@@ -8,6 +8,7 @@ The first attempt goes out at once; a further one only before the commit.
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -19,12 +20,13 @@ from llmproxyd.inspection.answerid import answer_id
 from llmproxyd.inspection.content import StreamWatch
 from llmproxyd.model import End, Response, Retrying
 from llmproxyd.pipeline import judge, refusals, staged
-from llmproxyd.pipeline.deadline import Deadline
+from llmproxyd.pipeline.deadline import Deadline, comes
 from llmproxyd.pipeline.ending import DO_NOT_RETRY, Ending
 from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.gate import Gate
 from llmproxyd.pipeline.judge import Setback
 from llmproxyd.pipeline.means import Means
+from llmproxyd.pipeline.notes import Notes
 from llmproxyd.pipeline.target import Fallbacks, own_target
 from llmproxyd.pipeline.turn import Turn
 from llmproxyd.pipeline.upstream import head_of
@@ -41,31 +43,49 @@ class Attempts(Ending):
     __slots__ = ("_body", "_first", "_others", "_wait")
 
     def __init__(self, exchange: Exchange, body: Kept, means: Means) -> None:
-        super().__init__(exchange, Turn(own_target(exchange, body), means.live), means)
+        self._exchange = exchange
+        self._means = means
+        self._turn = Turn(own_target(exchange, body), means.live)
         self._body = body
         self._others: Fallbacks | None = None
         self._wait: IDelayedCall | None = None
         self._first: Timer | None = None
+        self._deadline: Deadline | None = None
+        # Nothing is noted where nobody wants it.
+        self._notes = None if exchange.record is None else Notes(exchange, means)
+        self.number = 0
 
     def begin(self) -> None:
         """Make the first attempt, or say why none is made."""
         exchange, turn = self._exchange, self._turn
         exchange.closing = self._closed
-        total = turn.upstream.timeouts.total
-        if total is not None or (exchange.plan is not None and exchange.plan.patience is not None):
-            self._deadline = Deadline(exchange, total, self._means.wheel, self._overdue)
-            left = self._deadline.left(self._now())
+        now = self._means.wheel.seconds()
+        if comes(exchange, now, turn.upstream.timeouts.headers):
+            left = self._left(now, inf)
             if left is not None and left <= 0:
                 return  # the body took all the time; the deadline tells the client in a moment
-        left = turn.begin(self._now())
+        left = turn.begin(now)
         if left is not None:
             left = self._elsewhere(left)
+            self._left(now, inf)  # which may be the more patient
         if left is None:
-            self._attempt()
+            self._attempt(now)
         else:
             name = turn.upstream.name
             drained = name in self._means.live.drained
             self._refuse_unasked(refusals.drained(name) if drained else refusals.circuit_open(name, left))
+
+    def _left(self, now: float, within: float) -> float | None:
+        """Seconds to the deadline, which is at work from now on; ``None`` where it is further away.
+
+        :param within: seconds until this is asked again or the request is over.
+        """
+        deadline = self._deadline
+        if deadline is None:
+            if not comes(self._exchange, now, within):
+                return None
+            deadline = self._deadline = Deadline(self._exchange, self._means.wheel, self._overdue)
+        return deadline.left(now)
 
     # One attempt.
 
@@ -86,14 +106,13 @@ class Attempts(Ending):
             least = min(least, left)
         return least
 
-    def _attempt(self) -> None:
+    def _attempt(self, now: float) -> None:
         """Send the request to the present upstream."""
         exchange, means, turn = self._exchange, self._means, self._turn
         if exchange.done:
             return
         upstream = turn.upstream
         exchange.upstream = upstream.name
-        now = self._sent_at = means.wheel.seconds()
         if len(upstream.keys) > 1:
             left = turn.take_key(now)
             if left is not None:
@@ -101,7 +120,7 @@ class Attempts(Ending):
                 return
         self.number += 1
         exchange.attempts += 1
-        exchange.asked = now
+        exchange.asked = self._sent_at = now
         turn.failed = None
         holds = upstream.holds or bool(self._others)
         # What the plan has prepared does for the first one.
@@ -111,7 +130,9 @@ class Attempts(Ending):
         interim = None if holds else exchange.inform
         produce = turn.target.body.producer
         sending = None
-        if means.rehearsal.engine.acts_upstream:
+        engine = means.rehearsal.engine
+        if engine.active and engine.acts_upstream:
+            self._left(now, inf)  # a rehearsed failure takes what time it likes
             sending = staged.send(exchange, upstream, going, produce, interim, means.sender, means.rehearsal)
         if sending is None:
             sending = means.sender.send(going, produce(), interim)
@@ -156,6 +177,7 @@ class Attempts(Ending):
     ) -> None:
         exchange, means, upstream = self._exchange, self._means, self._turn.upstream
         hold, idle = upstream.resilience.hold, upstream.timeouts.idle
+        self._left(means.wheel.seconds(), hold.time)
         gate = Gate(incoming, head, watch, hold, means.wheel, self._opened, idle)
         exchange.work = gate.throw_away
         if granted is not None and watch is not None:
@@ -221,7 +243,7 @@ class Attempts(Ending):
             self._again(setback, gate, 0.0, "another key is tried")
             return
         retry = upstream.resilience.retry
-        left = None if self._deadline is None else self._deadline.left(now)
+        left = self._left(now, inf)
         decision = decide(retry, setback.failed, turn.tries, left=left, wall=means.wall(), draw=means.draw)
         delay, reason = decision.delay, decision.reason
         if delay is not None and not means.live.budget(upstream).take(now):
@@ -277,13 +299,13 @@ class Attempts(Ending):
             self._wait = means.wheel.exactly(delay, self._waited)
             exchange.work = self._stop_waiting
         else:
-            self._attempt()
+            self._attempt(means.wheel.seconds())
 
     def _waited(self) -> None:
         """The wait before another attempt is over."""
         self._wait = None
         try:
-            self._attempt()
+            self._attempt(self._now())
         except Exception:
             self._broken(Failure())
 
@@ -300,7 +322,7 @@ class Attempts(Ending):
     def _refuse_resting(self, left: float) -> None:
         name = self._turn.upstream.name
         if self._elsewhere(left) is None:
-            self._attempt()
+            self._attempt(self._now())
         else:
             self._refuse_unasked(refusals.keys_at_rest(name, left))
 
@@ -321,9 +343,14 @@ class Attempts(Ending):
         if self._wait is not None:
             self._stop_waiting()
         turn = self._turn
-        failed = self._exchange.failed or turn.failed
-        # Who broke off a good answer was not the upstream, and it may yet have gone wrong.
-        turn.settle(self._now(), failed=failed if failed or end is End.COMPLETE else None)
+        permit = turn.permit
+        if permit is not None:
+            failed = self._exchange.failed or turn.failed
+            if failed is False and end is End.COMPLETE:
+                permit.succeeded(self._means.wheel.seconds())  # as nearly all of them
+            else:
+                # Who broke off a good answer was not the upstream, and it may yet have gone wrong.
+                turn.settle(self._now(), failed=True if failed else None)
 
     def _stop_waiting(self) -> None:
         wait, self._wait = self._wait, None

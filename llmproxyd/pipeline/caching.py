@@ -16,12 +16,14 @@ from llmproxyd.cache.conditions import conditions_for
 from llmproxyd.cache.interface import Entry
 from llmproxyd.cache.key import url_of
 from llmproxyd.cache.policy import (
+    NOTHING_STORED,
     STAND_IN,
     Ask,
     Serve,
     Unavailable,
     confirmed,
     decide,
+    fresh_age,
     invalidates,
     is_confirmed,
     may_be_kept,
@@ -34,7 +36,15 @@ from llmproxyd.model import End, RawHeaders, Response
 from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.keeping import Gathering, elsewhere, entry_for
 from llmproxyd.pipeline.plan import Caching
-from llmproxyd.pipeline.serving import forwarded, fresh_notes, notes, serve, with_parameter
+from llmproxyd.pipeline.serving import (
+    forwarded,
+    fresh_notes,
+    not_stored,
+    notes,
+    serve,
+    serve_fresh,
+    with_parameter,
+)
 from llmproxyd.pipeline.shelf import Shelf
 from llmproxyd.pipeline.whose import key_for
 from llmproxyd.wire.headers import WireHeaders
@@ -49,11 +59,36 @@ networks before them say in their place (overloaded, origin not reachable)."""
 UNCACHED = "Nothing that is stored answers this request, and it asks for nothing else (only-if-cached)."
 
 
+def look_up(
+    exchange: Exchange, caching: Caching, body: Kept | None, shelf: Shelf, go: Callable[[], None]
+) -> None:
+    """Answer *exchange* from what is stored, or see to it that the upstream is asked.
+
+    The parameters are those of :class:`Turn`, which a fresh entry does not need.
+    """
+    policy = exchange.policy.cache
+    assert policy is not None
+    whose = key_for(exchange, caching, policy, body)
+    found = shelf.cache.get(whose[1]) if caching.wants.lookup else ()
+    if caching.plain and found and type(found) is tuple:
+        age = fresh_age(found, exchange.request.method, shelf.wall())
+        if age is not None and serve_fresh(exchange, found[0], age, shelf.seconds()):
+            return
+    turn = Turn(exchange, caching, body, shelf, go, whose)
+    if not found and caching.plain:
+        turn.missed()
+    elif isinstance(found, Deferred):
+        turn.found_later(found)
+    else:
+        turn.found(found)
+
+
 class Turn:
     """One request's turn at the cache.
 
     :param body: of the request, where it belongs to the key.
     :param go: sends the request on to its upstream.
+    :param whose: tenant and key, where they are known already.
     """
 
     __slots__ = (
@@ -80,7 +115,13 @@ class Turn:
     )
 
     def __init__(
-        self, exchange: Exchange, caching: Caching, body: Kept | None, shelf: Shelf, go: Callable[[], None]
+        self,
+        exchange: Exchange,
+        caching: Caching,
+        body: Kept | None,
+        shelf: Shelf,
+        go: Callable[[], None],
+        whose: tuple[str, bytes] | None = None,
     ) -> None:
         policy = exchange.policy.cache
         assert policy is not None
@@ -91,38 +132,40 @@ class Turn:
         self._body = body
         self._request = exchange.request
         self._wants = caching.wants
-        self._tenant, self._key = key_for(exchange, caching, policy, body)
+        self._tenant, self._key = whose or key_for(exchange, caching, policy, body)
         # What is stored for the request, and why it does not simply do.
         self._entry: Entry | None = None
         self._why = "uri-miss"
-
-    def _join(self) -> None:
-        """The upstream will be asked, by this request or by another: read along."""
-        exchange = self._exchange
-        exchange.taps = [*(exchange.taps or ()), self]
-        exchange.instead = self
         self._asked_at = 0.0
         self._asked_if: RawHeaders = ()
         self._behind = self._leads = self._waited = self._failed = self._outdated = False
         self._gathering: Gathering | None = None
         self._brought: Entry | None = None
 
+    def _join(self) -> None:
+        """The upstream will be asked, by this request or by another: read along."""
+        exchange = self._exchange
+        exchange.taps = [*(exchange.taps or ()), self]
+        exchange.instead = self
+
     # Before the upstream is asked.
 
-    def begin(self) -> None:
-        """Look whether something stored will do."""
-        found = self._shelf.cache.get(self._key) if self._wants.lookup else ()
-        if isinstance(found, Deferred):
-            found.addCallback(self._found)
-            found.addErrback(self._shelf.failed, self._exchange)
-        else:
-            self._found(found)
+    def missed(self) -> None:
+        """Nothing at all is stored."""
+        self._join()
+        self._miss(NOTHING_STORED)
 
-    def _found(self, entries: Sequence[Entry]) -> None:
-        exchange, shelf = self._exchange, self._shelf
+    def found_later(self, found: Deferred[Sequence[Entry]]) -> None:
+        """Wait for what is stored."""
+        found.addCallback(self.found)
+        found.addErrback(self._shelf.failed, self._exchange)
+
+    def found(self, entries: Sequence[Entry]) -> None:
+        """Look whether one of *entries* will do."""
+        exchange = self._exchange
         if exchange.done:
             return
-        now = shelf.wall()
+        now = self._shelf.wall()
         decision = decide(entries, self._request, self._wants, now)
         if isinstance(decision, Serve):
             self._serve_stored(decision, now)
@@ -323,7 +366,7 @@ class Turn:
             result = entry_for(exchange, request, self._wants, head, limit, requested=asked, received=now)
         if isinstance(result, str):
             if exchange.cache == "miss":
-                exchange.cache_notes = with_parameter(exchange.cache_notes, b"", f"not stored: {result}")
+                exchange.cache_notes = not_stored(exchange.cache_notes, result)
             self._go_alone()
             return
         if not self._behind:
@@ -336,7 +379,8 @@ class Turn:
 
     def _go_alone(self) -> None:
         """Nobody has anything of waiting for this one."""
-        self._land()
+        if self._leads:
+            self._land()
         if self._exchange.orphan:
             self._exchange.abandon(self._shelf.seconds())
 

@@ -8,9 +8,24 @@ from llmproxyd.errors import Retryable
 from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.plan import PATIENCE
 from llmproxyd.units import format_duration
-from llmproxyd.wire.wheel import Timer, Wheel
+from llmproxyd.wire.wheel import TICK, Timer, Wheel
 
 TOTAL = "timeouts.total"
+
+
+def comes(exchange: Exchange, now: float, within: float) -> bool:
+    """Whether the deadline of *exchange* may come *within* so many seconds.
+
+    Mostly it may not, as the client's SDK is as patient as we are, and nothing need be set then.  A
+    moment is no matter, which the wheel would not tell apart either.
+    """
+    plan = exchange.plan
+    if plan is None or plan.route is None:
+        return False
+    patience = plan.patience
+    if plan.route.upstream.timeouts.total is not None:
+        return True
+    return patience is not None and now + within > exchange.arrived + patience + 2 * TICK
 
 
 class Deadline:
@@ -18,15 +33,14 @@ class Deadline:
 
     An SDK's patience bounds the time to the commit alone: a stream that runs may take hours.
 
-    :param total: seconds from its arrival, ``None`` for no limit.
     :param expired: is told once, with the error that this is.
     """
 
     __slots__ = ("_arrived", "_expired", "_granted", "_name", "_timer", "_total", "_wheel")
 
-    def __init__(
-        self, exchange: Exchange, total: float | None, wheel: Wheel, expired: Callable[[Retryable], None]
-    ) -> None:
+    def __init__(self, exchange: Exchange, wheel: Wheel, expired: Callable[[Retryable], None]) -> None:
+        plan, route = exchange.plan, exchange.route
+        total = None if route is None else route.upstream.timeouts.total
         self._arrived = exchange.arrived
         self._total = total
         self._wheel = wheel
@@ -34,7 +48,7 @@ class Deadline:
         self._granted: float | None = None
         self._name = ""
         self._timer: Timer | None = None
-        patience = None if exchange.plan is None else exchange.plan.patience
+        patience = None if plan is None else plan.patience
         if patience is not None and (total is None or patience < total):
             self._grant(patience, PATIENCE.decode())
         else:

@@ -76,18 +76,20 @@ class Entrance:
         granted, reading = exchange.grant, finished.reading
         if granted is None:
             return
-        if _came_to_nothing(finished):
+        if not finished.attempts and _came_to_nothing(finished):
             self._door.returned(granted.grant)
-        if reading is None or not reading.tokens:
+        if reading is None:
             return
         tokens = reading.tokens
+        if not tokens:
+            return
         into, out = tokens.get("input", 0), tokens.get("output", 0)
         model = reading.model or finished.model or "unknown"
         self._door.used(granted.grant, model, into, out, self._cost(model, finished))
-        spent = tokens.get("total") or into + out
-        wants = [Want(one.key, one.per_minute, spent) for one in granted.wants if one.amount == 0]
-        if wants and spent:
-            self._limiter.spend(wants)
+        if granted.metered:
+            spent = tokens.get("total") or into + out
+            if spent:
+                self._limiter.spend([Want(key, limit, spent) for key, limit in granted.metered])
 
     def _admitted(self, grant: Grant, exchange: Exchange, plan: Plan) -> Deferred[None] | None:
         granted = plan.granted
@@ -95,8 +97,9 @@ class Entrance:
             granted = plan.granted = self._granted(grant, exchange, plan)
         exchange.work = None
         exchange.grant = granted
-        if exchange.usage is not None and exchange.usage.secrets:
-            exchange.usage.secrets = secrets_of(exchange)
+        usage = exchange.usage
+        if usage is not None and usage.secrets:
+            usage.secrets = secrets_of(exchange)
         if granted.refusal is not None:
             raise _anew(granted.refusal)
         exchange.outgoing = granted.outgoing
@@ -146,6 +149,7 @@ class Entrance:
             *_wants("token", grant.token.id, grant.token.limits),
             *_wants("project", grant.project.id, grant.project.limits),
         )
+        granted.metered = [(one.key, one.per_minute) for one in granted.wants if one.amount == 0]
         route, request = plan.route, exchange.request
         if route is None:
             granted.refusal = plan.denied
@@ -185,7 +189,7 @@ def _came_to_nothing(finished: Finished) -> bool:
     What is revalidated behind a client's back was never counted.
     """
     return (
-        finished.attempts == 0
+        not finished.attempts
         and finished.code is not None
         and finished.fault is None
         and finished.cache in (None, "miss", "bypass")

@@ -28,16 +28,14 @@ class Ending:
 
     __slots__ = ("_deadline", "_exchange", "_means", "_notes", "_sent_at", "_turn", "number")
 
-    def __init__(self, exchange: Exchange, turn: Turn, means: Means) -> None:
-        self._exchange = exchange
-        self._means = means
-        self._turn = turn
-        self._sent_at = 0.0
-        self._deadline: Deadline | None = None
-        # Nothing is noted where nobody wants it.
-        wall, now = means.wall, means.wheel.seconds
-        self._notes = None if exchange.record is None else Notes(exchange, wall, now, means.emit)
-        self.number = 0
+    # Set by the attempts themselves, in one go: they are made for every request.
+    _deadline: Deadline | None
+    _exchange: Exchange
+    _means: Means
+    _notes: Notes | None
+    _sent_at: float
+    _turn: Turn
+    number: int
 
     def _let_through(self, gate: Gate) -> None:
         watch = None
@@ -58,27 +56,27 @@ class Ending:
 
         :param whole: it is no stream, and all of it is here.
         """
-        exchange, means, upstream = self._exchange, self._means, self._turn.upstream
-        turn = self._turn
-        turn.failed = bool(turn.failed) or head.status >= 500
+        exchange, means, turn = self._exchange, self._means, self._turn
+        upstream, permit = turn.upstream, turn.permit
+        failed = turn.failed = bool(turn.failed) or head.status >= 500
         exchange.work = None
-        if not turn.failed and turn.probing:
+        if permit is not None and permit.probes and not failed:
             # A stream may take hours, and nobody else would be let through as long.
             turn.settle(self._now(), failed=False)
-        keepalive = upstream.resilience.stream_keepalive
+        timeouts = upstream.timeouts
         relay = Relay(
             exchange,
             means.wheel,
             means.wall,
-            upstream.timeouts.idle,
-            keepalive,
+            timeouts.idle,
+            upstream.resilience.stream_keepalive,
             gather=upstream.flush_interval,
         )
         if self._notes is not None:
             self._notes.answered(head)
         relay.begin(head, more, whole=whole)
-        granted = upstream.timeouts.first_content
-        if watch is not None and granted is not None:
+        if watch is not None and timeouts.first_content is not None:
+            granted = timeouts.first_content
             relay.expect_content(watch, granted, self._sent_at + granted - means.wheel.seconds())
         if self._deadline is not None and not exchange.done:
             self._deadline.committed()

@@ -112,13 +112,15 @@ EXPECTED = 16
 def kind_of(exchange: Exchange, upstream: Upstream, head: Response) -> Kind:
     """What to expect of the answer that begins with *head*."""
     status = head.status
-    if status >= 400:
-        return Kind.HELD
-    if exchange.request.method == b"HEAD" or status in BODILESS or status >= 300:
-        return Kind.PASSES
+    if status != 200:
+        if status >= 400:
+            return Kind.HELD
+        if status >= 300 or status in BODILESS:
+            return Kind.PASSES
     plan = exchange.plan
     assert plan is not None
     media, coding = content_of(head.headers)
+    # A plan is for one method, and upstreams have other names under another policy.
     about = (upstream.name, media, coding)
     known = plan.expected.get(about)
     if known is None:
@@ -126,14 +128,16 @@ def kind_of(exchange: Exchange, upstream: Upstream, head: Response) -> Kind:
         if len(plan.expected) < EXPECTED:
             plan.expected[about] = known
     assert isinstance(known, Kind)
-    too_long = head.length is not None and head.length > upstream.resilience.hold.bytes
-    return Kind.PASSES if too_long and known is not Kind.STREAM else known
+    length = head.length
+    if length is not None and length > upstream.resilience.hold.bytes and known is not Kind.STREAM:
+        return Kind.PASSES
+    return known
 
 
 def _promised(exchange: Exchange, upstream: Upstream, media: bytes, coding: bytes) -> Kind:
     """What an answer with this ``Content-Type`` and ``Content-Encoding`` may hold."""
     readable = not coding or inflater(coding) is not None
-    if not readable:
+    if not readable or exchange.request.method == b"HEAD":
         return Kind.PASSES
     if form_of(exchange, media) is not None:
         return Kind.STREAM
@@ -170,7 +174,8 @@ def evidently_good(body: bytes | None) -> bool:
         body is not None
         and body.startswith(b"{")
         and body.endswith((b"}", b"}\n"))
-        and b'"error"' not in body
+        # Not by "in", which first takes it for a number, and raises and forgets an error.
+        and body.find(b'"error"') < 0
     )
 
 
@@ -187,7 +192,7 @@ def judged(gate: Gate, upstream: Upstream, exchange: Exchange) -> Setback | None
     if status >= 400:
         value = look(_readable(gate), _media(head)).value
     elif gate.watch is None:
-        found = _found(gate, exchange)
+        found = _found(gate, upstream, exchange)
         if found is not None and found.trouble is not None:
             value = found.trouble
             status = status_of(value) or 502
@@ -258,9 +263,11 @@ def models_instead(exchange: Exchange, upstream: Upstream, setback: Setback) -> 
     return upstream.models_fallback if missing else None
 
 
-def _found(gate: Gate, exchange: Exchange) -> Found | None:
+def _found(gate: Gate, upstream: Upstream, exchange: Exchange) -> Found | None:
     """What a whole answer under a status of success holds, where that says how it went."""
     if gate.why is not Why.WHOLE or not _is_inference(exchange):
+        return None
+    if kind_of(exchange, upstream, gate.head) is Kind.JSON and evidently_good(gate.held()):
         return None
     body = inflated(gate.held(), first(gate.head.headers, b"content-encoding") or b"")
     return None if body is None else look(body, _media(gate.head))

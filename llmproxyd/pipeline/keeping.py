@@ -42,7 +42,7 @@ def entry_for(
     """
     if not wants.store:
         return wants.why
-    if elsewhere(exchange):
+    if exchange.upstream is not None and elsewhere(exchange):
         return "another upstream"
     if request.method != b"HEAD" and head.status not in BODILESS:
         if head.length is None and first(head.headers, b"transfer-encoding") is None:

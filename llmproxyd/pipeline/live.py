@@ -36,7 +36,10 @@ class Live:
         known = self._budgets.get(upstream.name)
         # The same object costs less to tell than an equal one, which a reload brings.
         if known is None or (known[0] is not policy and known[0] != policy):
-            known = self._budgets[upstream.name] = policy, Budget(policy, self._now())
+            # Requests from before a reload go on asking for the former policy: what one of the two
+            # was granted is not to be forgotten by the other.
+            budget = known[1] if known is not None and known[1].adopt(policy) else Budget(policy, self._now())
+            known = self._budgets[upstream.name] = policy, budget
         return known[1]
 
     def ring(self, upstream: Upstream) -> Ring | None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llmproxyd.http.headers import first
 from llmproxyd.limits.interface import Standing
 from llmproxyd.model import RawHeaders
 from llmproxyd.pipeline.exchange import Exchange
+from llmproxyd.pipeline.plan import REQUEST_ID
 from llmproxyd.wire.fields import fields_of
 
-REQUEST_ID = b"x-request-id"
 OUR_REQUEST_ID = b"x-llmproxyd-request-id"
 
 
@@ -25,14 +24,7 @@ def marks_of(exchange: Exchange, headers: RawHeaders, now: float) -> list[tuple[
 
     :param now: monotonic seconds.
     """
-    ours = exchange.request_id.encode()
-    if _named(headers):
-        marks = [(OUR_REQUEST_ID, ours)]
-    else:
-        theirs = first(exchange.request.headers, REQUEST_ID)
-        marks = [(b"X-Request-ID", ours if theirs is None else theirs)]
-        if theirs is not None:
-            marks.append((OUR_REQUEST_ID, ours))
+    marks = id_marks(exchange, named=is_named(headers))
     if exchange.asked:
         marks.append((b"X-Upstream-Response-Time", b"%d" % round((now - exchange.asked) * 1000)))
     marks += exchange.cache_notes
@@ -41,9 +33,27 @@ def marks_of(exchange: Exchange, headers: RawHeaders, now: float) -> list[tuple[
     return marks
 
 
-def _named(headers: RawHeaders) -> bool:
-    """Whether the upstream has given it an id in the usual field."""
-    return any(name.lower() == REQUEST_ID for name, _ in fields_of(headers).ids)
+def id_marks(exchange: Exchange, *, named: bool) -> list[tuple[bytes, bytes]]:
+    """The id of the request.
+
+    :param named: the upstream has given it one in the usual field.
+    """
+    ours = exchange.request_id.encode()
+    if named:
+        return [(OUR_REQUEST_ID, ours)]
+    plan = exchange.plan
+    theirs = None if plan is None else plan.called
+    if theirs is None:
+        return [(b"X-Request-ID", ours)]
+    return [(b"X-Request-ID", theirs), (OUR_REQUEST_ID, ours)]
+
+
+def is_named(headers: RawHeaders) -> bool:
+    """Whether the upstream has given its answer an id in the usual field."""
+    for name, _ in fields_of(headers).ids:  # noqa: SIM110 - a generator costs as much again
+        if name.lower() == REQUEST_ID:
+            return True
+    return False
 
 
 def limit_marks(standings: Sequence[Standing]) -> list[tuple[bytes, bytes]]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from llmproxyd.model import AttemptMade, ErrorNoted, Event, Response, WallClock
+from llmproxyd.model import AttemptMade, ErrorNoted, Response
 from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.gate import Gate
 from llmproxyd.pipeline.judge import Setback
+from llmproxyd.pipeline.means import Means
 from llmproxyd.pipeline.record import Record, context_of, secrets_of
 
 
 class Notes:
-    """Notes on the attempts of one exchange; nothing is done where nobody wants them.
-
-    :param now: monotonic seconds: how long things take is not for the wall clock to say.
-    """
+    """Notes on the attempts of one exchange; nothing is done where nobody wants them."""
 
     __slots__ = (
         "_began",
@@ -30,17 +28,11 @@ class Notes:
         "_wall",
     )
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        wall: WallClock,
-        now: Callable[[], float],
-        emit: Callable[[Event], None],
-    ) -> None:
+    def __init__(self, exchange: Exchange, means: Means) -> None:
         self._exchange = exchange
-        self._wall = wall
-        self._now = now
-        self._emit = emit
+        self._wall = means.wall
+        self._now = means.wheel.seconds
+        self._emit = means.emit
         self._number = 0
         self._under_way = False
         self._started = 0.0

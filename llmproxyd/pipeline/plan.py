@@ -21,13 +21,19 @@ from llmproxyd.pipeline.guard import check_browser, cross_origin, preflight_of
 from llmproxyd.pipeline.policy import CachePolicy, CacheRule, Policy, Upstream
 from llmproxyd.pipeline.route import Route
 from llmproxyd.pipeline.upstream import Outgoing, outgoing
-from llmproxyd.providers.base import Provider, Streams
+from llmproxyd.providers.base import EndpointKind, Provider, Streams
 
 PATIENCE = b"x-stainless-read-timeout"
 """The field in which the official SDKs tell how many seconds they wait for an answer."""
 
+REQUEST_ID = b"x-request-id"
+"""The field in which most name a request."""
+
 TEST_FIELD = b"x-llmproxyd-test"
 """The field that says which test a request belongs to."""
+
+FAULT_FIELD = b"x-llmproxyd-fault"
+"""The field by which a request asks for a fault of its own."""
 
 LONGEST_TEST = 128
 """Characters of a test's name that are looked at."""
@@ -49,9 +55,10 @@ class Granted:
     :ivar refusal: why it may not be sent.
     :ivar reads_body: holds the body against the allowlists, where they ask for it.
     :ivar wants: what it asks of the limits.
+    :ivar metered: limits of tokens (key, tokens a minute), to which its answers are charged.
     """
 
-    __slots__ = ("grant", "outgoing", "reads_body", "refusal", "wants")
+    __slots__ = ("grant", "metered", "outgoing", "reads_body", "refusal", "wants")
 
     def __init__(self, grant: Grant) -> None:
         self.grant = grant
@@ -59,6 +66,7 @@ class Granted:
         self.refusal: Refused | None = None
         self.reads_body: Callable[[bytes], None] | None = None
         self.wants: tuple[Want, ...] = ()
+        self.metered: list[tuple[str, int]] = []
 
 
 class Caching:
@@ -66,16 +74,26 @@ class Caching:
 
     :ivar rule: the first of the configured rules that is for it.
     :ivar ttl: seconds of freshness where the answer names none.
-    :ivar known: the keys of requests with this head, and for whom they hold.
+    :ivar turn: it has a turn at the cache.  Inference by POST has none unless somebody opts it in: it
+        makes nothing that is stored invalid.
+    :ivar whole: its body belongs to the key, so that it must be at hand.
+    :ivar plain: it says nothing by which a fresh entry would not do, and nothing to be done without one.
+    :ivar known: whose requests had this head last, their tenant and the keys of these.
     """
 
-    __slots__ = ("known", "rule", "ttl", "wants")
+    __slots__ = ("known", "plain", "rule", "ttl", "turn", "wants", "whole")
 
-    def __init__(self, wants: Wants, rule: CacheRule | None, ttl: float | None) -> None:
+    def __init__(
+        self, wants: Wants, rule: CacheRule | None, ttl: float | None, *, posted: bool, inference: bool
+    ) -> None:
         self.wants = wants
         self.rule = rule
         self.ttl = ttl
-        self.known: tuple[str, Keys] | None = None
+        opted = wants.lookup or wants.store
+        self.turn = opted or not (posted and inference)
+        self.whole = opted and posted
+        self.plain = wants.lookup and not (wants.limited or wants.conditional or wants.only_if_cached)
+        self.known: tuple[Granted | None, str, Keys] | None = None
 
 
 class Plan:
@@ -95,6 +113,8 @@ class Plan:
     :ivar unclear: why it cannot be told which one it presents.
     :ivar straight: it goes the short way, unless a fault is to be injected: nothing is asked for that
         would have to be looked at first.
+    :ivar absorbed: the same, but that its upstream's policy absorbs failure.
+    :ivar short: beside its token and the cache nothing need be looked at, either.
     :ivar told: what its final event tells: method, path, provider, upstream, operation and kind of the
         endpoint, trace.
     :ivar granted: what followed from the last grant.
@@ -103,11 +123,14 @@ class Plan:
     :ivar preflight: the answer to a browser that asks what a web page may do.
     :ivar cors: fields that let a web page read the answer.
     :ivar caching: ``None`` where nothing is stored.
+    :ivar called: what the client calls its requests (``X-Request-ID``).
     :ivar test: the test that it belongs to, by its path or its field; ``None`` for none.
     """
 
     __slots__ = (
+        "absorbed",
         "caching",
+        "called",
         "cors",
         "denied",
         "dialect",
@@ -122,6 +145,7 @@ class Plan:
         "presented",
         "refusal",
         "route",
+        "short",
         "straight",
         "streaming",
         "test",
@@ -148,7 +172,8 @@ class Plan:
         self.preflight: RawHeaders | None = None
         self.cors: RawHeaders = ()
         self.caching: Caching | None = None
-        self.straight = False
+        self.called = first(request.headers, REQUEST_ID)
+        self.straight = self.absorbed = self.short = False
         self.test: str | None = None
         self.told: Told = (self.method, self.path, dialect.name, "-", "unknown", "metadata", None)
 
@@ -217,26 +242,28 @@ def _planned(request: Request, policy: Policy) -> Plan:
             plan.streaming = True
     if policy.cache is not None:
         plan.caching = _caching(plan, request, policy.cache)
-    plan.straight = _straight(plan, policy)
+    if _plain(plan, request, policy):
+        absorbs = route.upstream.absorbs
+        plan.short = not absorbs
+        if not policy.access and policy.cache is None:
+            plan.absorbed, plan.straight = absorbs, not absorbs
     return plan
 
 
-def _straight(plan: Plan, policy: Policy) -> bool:
-    """Whether nothing need be looked at, read or waited for before the request goes on."""
+def _plain(plan: Plan, request: Request, policy: Policy) -> bool:
+    """Whether nothing need be looked at, read or waited for but the token and the cache."""
     route = plan.route
     assert route is not None
     upstream = route.upstream
     asks = (
-        policy.access
-        or policy.cache is not None
-        or policy.fault_header
+        policy.fault_header
+        or (policy.access and first(request.headers, FAULT_FIELD) is not None)
         or policy.record_requests
         or policy.read_models
         or policy.capture[0]
         or plan.denied is not None
         or plan.preflight is not None
         or upstream.allowlist.reads_body
-        or upstream.absorbs
         or upstream.names_models
         or upstream.transforms.concerns(route.operation)
     )
@@ -298,4 +325,6 @@ def _caching(plan: Plan, request: Request, policy: CachePolicy) -> Caching:
     ttl = None if rule is None else rule.ttl
     safe = request.method in (b"GET", b"HEAD")
     wants = wants_of(request, authorized=plan.presented is not None, ttl=ttl)
-    return Caching(wants, rule, policy.ttl if ttl is None and safe else ttl)
+    posted, inference = request.method == b"POST", route.kind is EndpointKind.INFERENCE
+    ttl = policy.ttl if ttl is None and safe else ttl
+    return Caching(wants, rule, ttl, posted=posted, inference=inference)

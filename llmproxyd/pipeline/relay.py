@@ -95,7 +95,7 @@ class Relay:
         """Commit: the upstream's head goes to the client, less what belongs to the connection.
 
         :param more: fields of ours, in place of the upstream's of the same names (lower case).
-        :param whole: it is no stream, and all of it is here.
+        :param whole: it is no stream, uncoded, and all of it is here.
         """
         exchange = self._exchange
         if exchange.instead is not None:
@@ -104,8 +104,11 @@ class Relay:
                 return  # it was fetched for others, who have nothing of it
         headers = response.headers
         exchange.upstream_id = answer_id(headers)
-        media, coding = content_of(headers)
-        stream = None if whole else form_of(exchange, media)
+        if whole:
+            stream, coding = None, b""
+        else:
+            media, coding = content_of(headers)
+            stream = form_of(exchange, media)
         exchange.streamed = stream is not None
         # An event of ours could not be read in a coded stream.
         form = self._form = None if coding else stream

@@ -29,12 +29,12 @@ from llmproxyd.inspection.request import END, WHOLE, asked
 from llmproxyd.model import Arrived, End, Event, Finished, Request, WallClock
 from llmproxyd.pipeline import answer, limited, refusals, staged
 from llmproxyd.pipeline.attempts import Attempts
-from llmproxyd.pipeline.caching import Turn
+from llmproxyd.pipeline.caching import Turn, look_up
 from llmproxyd.pipeline.door import Entrance, body_check, may_ask_for_faults
 from llmproxyd.pipeline.exchange import NOBODY, Exchange, Responder
 from llmproxyd.pipeline.live import Live
 from llmproxyd.pipeline.means import Means
-from llmproxyd.pipeline.plan import Plan, no_plan, plan_of
+from llmproxyd.pipeline.plan import FAULT_FIELD, Caching, Plan, no_plan, plan_of
 from llmproxyd.pipeline.playback import Rehearsal, subject_of
 from llmproxyd.pipeline.policy import Policy, Upstream
 from llmproxyd.pipeline.record import Record, broken, secrets_of
@@ -48,7 +48,6 @@ from llmproxyd.pipeline.taps import UsageTap
 from llmproxyd.pipeline.target import transformed
 from llmproxyd.pipeline.upstream import body_too_large, explain, head_of
 from llmproxyd.pipeline.watching import Watcher
-from llmproxyd.pipeline.whose import concerns, reads_body
 from llmproxyd.providers.base import EndpointKind, Streams
 from llmproxyd.wire.agent import WireResponse, abort
 from llmproxyd.wire.body import BodyTooLarge
@@ -56,8 +55,6 @@ from llmproxyd.wire.head import BadRequest
 from llmproxyd.wire.wheel import Wheel
 
 NOTHING = (0, 0)
-
-FAULT_FIELD = b"x-llmproxyd-fault"
 
 LINGER = 1.0
 """Seconds for the end of a stream whose client left at its last word: it may be kept then, and so may
@@ -127,6 +124,11 @@ class Pipeline:
                 exchange.cors, exchange.outgoing = plan.cors, plan.outgoing
                 self._check(exchange)
                 self._send(exchange, body.producer())
+            elif plan.absorbed and not (self.engine.active or self._drained or self.watch.awake):
+                exchange.cors, exchange.outgoing = plan.cors, plan.outgoing
+                exchange.model, exchange.streaming = plan.model, plan.streaming
+                self._check(exchange)
+                self._with_body(exchange, self._absorb)
             elif plan.refusal is not None:
                 self._refuse(exchange, plan.refusal)
             elif plan.preflight is not None:
@@ -237,6 +239,11 @@ class Pipeline:
         """Hold the body against the allowlists, where they ask for it."""
         plan = exchange.plan
         assert plan is not None
+        if plan.short and not (self.engine.active or self._drained or self.watch.awake):
+            granted = exchange.grant
+            if granted is None or granted.reads_body is None:
+                self._go_shortly(exchange, plan)
+                return
         check = body_check(exchange)
         if check is None:
             self._watched(exchange, plan)
@@ -246,6 +253,16 @@ class Pipeline:
         keeping.addCallback(lambda kept: check(kept.read(kept.length)))
         keeping.addCallback(lambda _: self._watched(exchange, plan))
         keeping.addErrback(self._failed, exchange)
+
+    def _go_shortly(self, exchange: Exchange, plan: Plan) -> None:
+        """Look into the cache, or send on: none of the steps between has anything to look at."""
+        caching = plan.caching
+        if caching is not None and self.shelf is not None:
+            if caching.turn:
+                self._take_turn(exchange, caching, self.shelf)
+                return
+            exchange.cache, exchange.cache_notes = "bypass", NO_TURN
+        self._send(exchange, exchange.body.producer())
 
     def _watched(self, exchange: Exchange, plan: Plan) -> None:
         """Show the request to those who want to see it, whatever becomes of it."""
@@ -313,20 +330,28 @@ class Pipeline:
         caching = None if exchange.plan is None else exchange.plan.caching
         if caching is None or self.shelf is None:
             self._send_on(exchange)
-        elif not concerns(exchange, caching):
+        elif not caching.turn:
             exchange.cache, exchange.cache_notes = "bypass", NO_TURN
             self._send_on(exchange)
-        elif not reads_body(caching.wants, exchange.request):
-            Turn(exchange, caching, None, self.shelf, partial(self._send_on, exchange)).begin()
         else:
+            self._take_turn(exchange, caching, self.shelf)
+
+    def _take_turn(self, exchange: Exchange, caching: Caching, shelf: Shelf) -> None:
+        if not caching.whole:
+            look_up(exchange, caching, None, shelf, partial(self._send_on, exchange))
+            return
+        kept = exchange.body.at_hand()
+        if kept is None:
             self._with_body(exchange, self._at_cache)
+        else:
+            look_up(exchange, caching, kept, shelf, partial(self._kept, kept, exchange))
 
     def _at_cache(self, body: Kept, exchange: Exchange) -> None:
         plan = exchange.plan
         assert plan is not None
         assert plan.caching is not None
         assert self.shelf is not None
-        Turn(exchange, plan.caching, body, self.shelf, partial(self._kept, body, exchange)).begin()
+        look_up(exchange, plan.caching, body, self.shelf, partial(self._kept, body, exchange))
 
     def _with_body(self, exchange: Exchange, following: Callable[[Kept, Exchange], None]) -> None:
         """Go on with the whole body, at once where it is at hand."""
@@ -343,12 +368,16 @@ class Pipeline:
         """To the upstream, in one attempt or several."""
         route = exchange.route
         assert route is not None
-        if self._drained and route.upstream.name in self._drained and not route.upstream.absorbs:
-            raise refusals.drained(route.upstream.name)
+        self._check_drained(route)
         if route.upstream.absorbs or self._must_be_whole(exchange, route):
             self._with_body(exchange, self._kept)
         else:
             self._attempt(exchange, exchange.body.producer)
+
+    def _check_drained(self, route: Route[Upstream]) -> None:
+        """Refuse what an operator wants to be sent nowhere; what absorbs may go elsewhere."""
+        if self._drained and route.upstream.name in self._drained and not route.upstream.absorbs:
+            raise refusals.drained(route.upstream.name)
 
     def _must_be_whole(self, exchange: Exchange, route: Route[Upstream]) -> bool:
         """Whether the body must be at hand before the request is sent on; else it flows."""
@@ -357,16 +386,26 @@ class Pipeline:
         return bool(recording) or route.upstream.transforms.concerns(route.operation)
 
     def _kept(self, body: Kept, exchange: Exchange) -> None:
-        route, record = exchange.route, exchange.record
+        plan = exchange.plan
+        assert plan is not None
+        if plan.short and not (self.engine.active or self._drained):
+            self._send(exchange, body.producer())
+            return
+        route, record = plan.route, exchange.record
         assert route is not None
+        self._check_drained(route)
         if isinstance(record, Record):
             record.request_body(body)
         if exchange.usage is not None:
             exchange.usage.request(body)
         if route.upstream.absorbs:
-            Attempts(exchange, body, self._means).begin()
+            self._absorb(body, exchange)
         else:
             self._attempt(exchange, transformed(route.upstream, exchange, body).producer)
+
+    def _absorb(self, body: Kept, exchange: Exchange) -> None:
+        """Send it on in as many attempts as the upstream's policy allows."""
+        Attempts(exchange, body, self._means).begin()
 
     def _attempt(self, exchange: Exchange, produce: Callable[[], IBodyProducer | None]) -> None:
         """The one attempt, where nothing is absorbed; the upstream may be made to fail in it."""
@@ -518,17 +557,18 @@ class Pipeline:
 
     def _finished(self, exchange: Exchange, event: Finished) -> None:
         self.active.discard(exchange)
+        event.wall = self._wall()
         if exchange.grant is not None and self._entrance is not None:
             self._entrance.leave(exchange, event)
-        if self.shelf is not None and event.cache is not None:
+        if event.cache is not None and self.shelf is not None:
             self.shelf.count(event.cache, exchange)
         self._emit(event)
         if exchange.watched:
             self.watch.ended(exchange, event)
         record = exchange.record
-        if isinstance(record, Record):
+        if record is not None and isinstance(record, Record):
             self._on_record(exchange, record, event)
-        if not self.active:
+        if self._idle and not self.active:
             waiting, self._idle = self._idle, []
             for one in waiting:
                 one.callback(None)

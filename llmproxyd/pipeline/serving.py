@@ -12,13 +12,16 @@ from functools import lru_cache
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from llmproxyd.cache.directives import MOST
+from llmproxyd.cache.interface import Entry
 from llmproxyd.cache.policy import Serve
 from llmproxyd.errors import ProxyError
 from llmproxyd.http.headers import content_of
-from llmproxyd.model import End, RawHeaders
+from llmproxyd.model import End, RawHeaders, Response
 from llmproxyd.pipeline.exchange import Exchange
-from llmproxyd.pipeline.marks import marks_of, readable_by_pages
+from llmproxyd.pipeline.marks import id_marks, is_named, limit_marks, marks_of, readable_by_pages
 from llmproxyd.pipeline.relay import form_of
+from llmproxyd.providers.base import Endpoint
 
 SLICE = 64 * 1024
 """Bytes that are written at once: a client that reads slowly holds no more than that of a large body."""
@@ -60,6 +63,12 @@ def with_parameter(notes: RawHeaders, parameter: bytes, why: str) -> RawHeaders:
     return (STATUS, status[1] + b"; " + parameter) if parameter else status, result, debug
 
 
+@lru_cache(maxsize=256)
+def not_stored(notes: RawHeaders, why: str) -> RawHeaders:
+    """*notes*, and why the answer is not kept."""
+    return with_parameter(notes, b"", f"not stored: {why}")
+
+
 NO_TURN = notes(b"bypass", "method", b"fwd=method")
 """What is told of a request that the cache has nothing to do with."""
 
@@ -95,6 +104,56 @@ def serve(exchange: Exchange, found: Serve, seconds: Callable[[], float]) -> Non
     if body:
         exchange.write(body, last=True)
     exchange.finish(now)
+
+
+class _Ready:
+    """What need not be found out again of an entry that is served more than once.
+
+    :ivar endpoint: for which it holds.
+    :ivar streamed: it is a stream.
+    :ivar named: the upstream has given it an id in the usual field.
+    """
+
+    __slots__ = ("endpoint", "named", "streamed")
+
+    def __init__(self, endpoint: Endpoint | None, entry: Entry) -> None:
+        self.endpoint = endpoint
+        self.named = is_named(entry.headers)
+        media = content_of(entry.headers)[0]
+        self.streamed = endpoint is not None and endpoint.form_of(media) is not None
+
+
+def serve_fresh(exchange: Exchange, entry: Entry, age: float, now: float) -> bool:
+    """Answer *exchange* with *entry*, if that takes no more than to write it.
+
+    It stands for :func:`serve` where an answer is small and nobody looks at it, as most are.
+
+    :param age: seconds; it is younger than its lifetime.
+    :param now: monotonic seconds.
+    """
+    policy, plan, body = exchange.policy, exchange.plan, entry.body
+    if plan is None or plan.cors or policy.capture[1] or exchange.charge is not None or len(body) > SLICE:
+        return False
+    route = plan.route
+    endpoint = None if route is None else route.endpoint
+    ready = entry.ready
+    if type(ready) is not _Ready or ready.endpoint is not endpoint:
+        ready = entry.ready = _Ready(endpoint, entry)
+    exchange.cache = "hit"
+    exchange.streamed = ready.streamed
+    exchange.taps = None  # there is no usage to be read: nothing was used
+    fields = [*entry.headers, (b"Age", b"%d" % min(age, MOST))]
+    if policy.marks:
+        fields += id_marks(exchange, named=ready.named)
+        fields += fresh_notes(int((entry.lifetime - age) // 1))
+        if exchange.standings:
+            fields += limit_marks(exchange.standings)
+    length = None if ready.streamed else len(body)
+    exchange.start(Response(entry.status, entry.reason, fields, length), now)
+    if body:
+        exchange.write(body, last=True)
+    exchange.finish(now)
+    return True
 
 
 @implementer(IPushProducer)

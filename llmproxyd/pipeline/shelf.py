@@ -7,7 +7,7 @@ nothing goes its own way.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -85,7 +85,7 @@ class Shelf:
         self.flights: dict[bytes, Flight] = {}
         self.gathered = 0
         self._counts: Counter[str] = Counter()
-        self._by_token: dict[str, Counter[str]] = {}
+        self._by_token: OrderedDict[str, Counter[str]] = OrderedDict()
 
     # Who waits for whom.
 
@@ -140,13 +140,14 @@ class Shelf:
         granted = exchange.grant
         if granted is None:
             return
-        token = granted.grant.token.id
-        known = self._by_token.pop(token, None)
+        by_token, token = self._by_token, granted.grant.token.id
+        known = by_token.get(token)
         if known is None:
-            if len(self._by_token) >= TOKENS:
-                del self._by_token[next(iter(self._by_token))]
-            known = Counter()
-        self._by_token[token] = known
+            if len(by_token) >= TOKENS:
+                by_token.popitem(last=False)
+            known = by_token[token] = Counter()
+        else:
+            by_token.move_to_end(token)
         known[result] += 1
 
     def stats(self) -> Mapping[str, object]:

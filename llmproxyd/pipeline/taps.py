@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llmproxyd.http.body import Kept
+from llmproxyd.inspection.glance import glance
 from llmproxyd.inspection.usage import UsageReader
 from llmproxyd.model import Body, Captured, End, Reading, Response
 from llmproxyd.pipeline.keep import Keep
@@ -24,7 +25,18 @@ class UsageTap:
     :ivar reading: what the answer told of itself, once it is over.
     """
 
-    __slots__ = ("_body", "_capture", "_keep", "_now", "_reader", "first", "reading", "secrets")
+    __slots__ = (
+        "_body",
+        "_capture",
+        "_keep",
+        "_now",
+        "_reader",
+        "_usage",
+        "_whole",
+        "first",
+        "reading",
+        "secrets",
+    )
 
     def __init__(
         self, now: Callable[[], float], capture: tuple[int, int], secrets: tuple[str, ...] = ()
@@ -32,6 +44,9 @@ class UsageTap:
         self._now = now
         self._capture = capture
         self._reader: UsageReader | None = None
+        # Of an answer in one piece nothing is read as long as there is one piece of it.
+        self._usage: Usage | None = None
+        self._whole: bytes | None = None
         self._body: Body | None = None
         self._keep: Keep | None = None
         self.secrets = secrets
@@ -51,24 +66,45 @@ class UsageTap:
         """
         if self._capture[1]:
             self._keep = Keep(self._capture[1])
-        if usage is not None and response.status < 400:
+        if usage is None or response.status >= 400:
+            return
+        if form is None and not coding:
+            self._usage = usage
+        else:
             self._reader = UsageReader(usage, form, coding, limit=READ)
 
     def piece(self, data: bytes) -> None:
         """A piece of the body."""
+        if self._keep is not None:
+            self._keep.add(data)
+        if self._usage is not None:
+            if self._whole is None:
+                self._whole = data
+                return
+            self._read_along(self._usage, self._whole)
         reader = self._reader
         if reader is not None:
             reader.feed(data)
             if self.first is None and reader.began:
                 self.first = self._now()
-        if self._keep is not None:
-            self._keep.add(data)
+
+    def _read_along(self, usage: Usage, data: bytes) -> UsageReader:
+        reader = self._reader = UsageReader(usage, None, b"", limit=READ)
+        reader.feed(data)
+        self._usage = self._whole = None
+        return reader
 
     def ended(self, end: End) -> None:
         """There is no more of it."""
-        reader, self._reader = self._reader, None
+        usage, reader, complete = self._usage, self._reader, end is End.COMPLETE
+        if usage is not None:
+            data = self._whole or b""
+            self.reading = glance(usage, data) if complete else None
+            if self.reading is None:
+                reader = self._read_along(usage, data)
         if reader is not None:
-            self.reading = reader.reading(end is End.COMPLETE)
+            self.reading = reader.reading(complete)
+        self._reader = self._usage = self._whole = None
 
     @property
     def captured(self) -> Captured | None:

@@ -74,9 +74,14 @@ def own_target(exchange: Exchange, body: Kept) -> Target:
 
     :param body: as the client sent it.
     """
-    route = exchange.route
+    plan = exchange.plan
+    assert plan is not None
+    route = plan.route
     assert route is not None
     upstream = route.upstream
+    if plan.absorbed:
+        # Its body goes as it came, and access is off.
+        return Target(upstream, exchange.model, route.target, body, exchange.outgoing)
     sent = transformed(upstream, exchange, body)
     key = _credential(exchange, upstream.name)
     return Target(upstream, exchange.model, route.target, sent, exchange.outgoing, key=key)

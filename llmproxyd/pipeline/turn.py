@@ -22,18 +22,19 @@ class Turn:
 
     A permit of its breaker is asked for once, for all attempts, and told one outcome.
 
+    :ivar permit: leave of its breaker, as long as that was told nothing.
     :ivar prepared: what is sent but for the body, where nothing of it depends on this turn.
     :ivar failed: how it did, as far as it has answered: what its breaker is to know.
     """
 
     __slots__ = (
         "_live",
-        "_permit",
         "_taken",
         "_tries",
         "_used_up",
         "breaker",
         "failed",
+        "permit",
         "prepared",
         "target",
         "upstream",
@@ -46,7 +47,7 @@ class Turn:
         self.breaker: Breaker | None = None
         self.failed: bool | None = None
         self._live = live
-        self._permit: Permit | None = None
+        self.permit: Permit | None = None
         self._taken: Taken | None = None
         self._tries: Tries | None = None
         self._used_up = 0
@@ -57,13 +58,13 @@ class Turn:
         if upstream.name in live.drained:
             return DRAINED
         resilience = upstream.resilience
-        if resilience.breaker.enabled:
-            breaker = live.breakers.of(resilience.breaker, upstream.name, self.target.model)
-            self.breaker = breaker
+        policy = resilience.breaker
+        if policy.enabled:
+            breaker = self.breaker = live.breakers.of(policy, upstream.name, self.target.model)
             admitted = breaker.admit(now)
             if isinstance(admitted, float):
                 return admitted
-            self._permit = admitted
+            self.permit = admitted
         if resilience.retry.max_retries:
             live.budget(upstream).requests(now)
         return None
@@ -117,14 +118,9 @@ class Turn:
         """Whether there is a key that this request has not tried."""
         return self._used_up < len(self.upstream.keys)
 
-    @property
-    def probing(self) -> bool:
-        """Whether the breaker lets this request through to see how the upstream does."""
-        return self._permit is not None and self.breaker is not None and self.breaker.state == "half-open"
-
     def settle(self, now: float, *, failed: bool | None) -> None:
         """Tell the breaker how it did, once; ``None`` for neither well nor badly."""
-        permit, self._permit = self._permit, None
+        permit, self.permit = self.permit, None
         if permit is None:
             return
         if failed is None:

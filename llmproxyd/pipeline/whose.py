@@ -1,33 +1,14 @@
-"""Which requests have to do with the cache, whose entries they see, and under which key."""
+"""Whose entries a request sees in the cache, and under which key."""
 
 from __future__ import annotations
 
 import hmac
 
 from llmproxyd.cache.key import Keys
-from llmproxyd.cache.policy import Wants
 from llmproxyd.http.body import Kept
-from llmproxyd.model import Request
 from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.plan import Caching
 from llmproxyd.pipeline.policy import CachePolicy
-from llmproxyd.providers.base import EndpointKind
-
-
-def concerns(exchange: Exchange, caching: Caching) -> bool:
-    """Whether the request has a turn at the cache.
-
-    Inference by POST has none unless somebody opts it in: it makes nothing that is stored invalid.
-    """
-    wants, route = caching.wants, exchange.route
-    if wants.lookup or wants.store or exchange.request.method != b"POST":
-        return True
-    return route is None or route.kind is not EndpointKind.INFERENCE
-
-
-def reads_body(wants: Wants, request: Request) -> bool:
-    """Whether the body belongs to the key, so that it must be at hand."""
-    return request.method == b"POST" and (wants.lookup or wants.store)
 
 
 def tenant_of(exchange: Exchange, policy: CachePolicy) -> str:
@@ -50,13 +31,12 @@ def key_for(
 
     :param body: of the request, where it belongs to the key.
     """
-    known = caching.known
-    # Where access is off, the head tells whose it is.
-    tenant = tenant_of(exchange, policy) if known is None or exchange.grant is not None else known[0]
-    if known is None or known[0] != tenant:
+    granted, known = exchange.grant, caching.known
+    if known is None or known[0] is not granted:
         route = exchange.route
         assert route is not None
+        tenant = tenant_of(exchange, policy)
         fields = () if caching.rule is None else caching.rule.fields
         keys = Keys(tenant, route.upstream.name, exchange.request, route.target, fields)
-        known = caching.known = tenant, keys
-    return tenant, known[1].of(b"" if body is None else body.read(body.length))
+        known = caching.known = granted, tenant, keys
+    return known[1], known[2].of(b"" if body is None else body.read(body.length))

@@ -295,19 +295,31 @@ class Permit:
 
     The first outcome told is the one that counts, so that ``finally: permit.abandoned(now)``
     is right after whatever came before.  A permit that is told none keeps a probe's place.
+
+    :ivar probes: the request is let through to see how the upstream does.
     """
 
-    __slots__ = ("_breaker", "_generation")
+    __slots__ = ("_breaker", "_generation", "probes")
 
-    def __init__(self, breaker: Breaker, generation: int) -> None:
+    def __init__(self, breaker: Breaker, generation: int, probes: bool) -> None:
         self._breaker: Breaker | None = breaker
         self._generation = generation
+        self.probes = probes
 
     def succeeded(self, now: float) -> None:
         """The upstream answered."""
         breaker, self._breaker = self._breaker, None
         if breaker is not None:
-            breaker._succeeded(self._generation, now)
+            core = breaker._core
+            if self._generation != core.generation:
+                return
+            if self.probes:
+                breaker._probed(now)
+                return
+            # One that is no probe and still counts: it is closed, as it was then.
+            core.failures = 0
+            if core.window is not None:
+                core.window.add(now, False)
 
     def failed(self, now: float) -> None:
         """The upstream failed."""
@@ -364,11 +376,11 @@ class Breaker:
         """Leave to send a request, or the seconds (above 0) after which to ask again."""
         core = self._core
         if core.state == "closed":
-            return Permit(self, core.generation)
+            return Permit(self, core.generation, False)
         wait = core.left(now) or self._machine.admit(now)
         if wait:
             return wait
-        permit = Permit(self, core.generation)  # before anybody who is told can change it again
+        permit = Permit(self, core.generation, True)  # before anybody who is told can change it again
         self._tell()
         return permit
 
@@ -419,15 +431,7 @@ class Breaker:
             probes=core.probes,
         )
 
-    def _succeeded(self, generation: int, now: float) -> None:
-        core = self._core
-        if generation != core.generation:
-            return
-        if core.state == "closed":
-            core.failures = 0
-            if core.window is not None:
-                core.window.add(now, False)
-            return
+    def _probed(self, now: float) -> None:
         self._machine.succeeded(now)
         self._tell()
 

@@ -43,10 +43,11 @@ class Breakers:
         not end with a reload.
         """
         name = upstream if not model or "model" not in policy.key else f"{upstream}/{_plain(model)}"
-        breaker = self._breakers.get(name)
+        breakers = self._breakers
+        breaker = breakers.get(name)
         if breaker is None:
             return self._make(policy, name)
-        self._breakers.move_to_end(name)
+        breakers.move_to_end(name)
         if breaker.policy is not policy:
             breaker.adopt(policy)
         return breaker

@@ -75,6 +75,16 @@ class Budget:
         self._requests = [0] * (_BUCKETS + 1)
         self._granted = [0] * (_BUCKETS + 1)
 
+    def adopt(self, policy: BudgetPolicy) -> bool:
+        """Go by *policy* from now on, with what was granted so far; whether that can be, as the window is
+        the same.
+        """
+        if policy.window != self._policy.window:
+            return False
+        self._policy = policy
+        self._allowed = policy.min_per_second * policy.window + _ROUNDING
+        return True
+
     def requests(self, now: float) -> None:
         """Note one request of a client's."""
         if now >= self._next:

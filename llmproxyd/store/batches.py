@@ -14,7 +14,7 @@ from llmproxyd.store.interface import Store, StoreUnavailable
 WRITE = 1.0
 """Seconds between two batches of counts."""
 
-BATCH = 200
+BATCH = 1000
 """Requests after which a batch is written before its time."""
 
 STOP = 6.0

@@ -36,16 +36,17 @@ class Count:
 
     :ivar known: those that are known of, written or not: what ``max_requests`` is held against.
     :ivar fresh: of these, those that no batch holds yet.
+    :ivar named: requests of which the model has become known since the last batch.
     :ivar last_used: seconds since the epoch.
     """
 
-    __slots__ = ("__weakref__", "fresh", "known", "last_used", "models", "project", "token")
+    __slots__ = ("__weakref__", "fresh", "known", "last_used", "models", "named", "project", "token")
 
     def __init__(self, token: str, project: str, known: int) -> None:
         self.token = token
         self.project = project
         self.known = known
-        self.fresh = 0
+        self.fresh = self.named = 0
         self.last_used = 0.0
         self.models: dict[str, list[float]] = {}
         """By the model: requests, input, output, cost."""
@@ -94,11 +95,11 @@ class Counts:
 
     def used(self, count: Count, model: str, input: int, output: int, cost: float) -> None:
         """Note what one request of *count*, counted before, has used."""
-        sums = count.models.get(model) or _sums(count, model)
-        unnamed = count.models.get("") or _sums(count, "")
-        # It was counted before its model was known.
+        sums = count.models.get(model)
+        if sums is None:
+            sums = _sums(count, model)
         sums[0] += 1
-        unnamed[0] -= 1
+        count.named += 1
         sums[1] += input if 0 <= input <= MAX_AMOUNT else min(max(input, 0), MAX_AMOUNT)
         sums[2] += output if 0 <= output <= MAX_AMOUNT else min(max(output, 0), MAX_AMOUNT)
         if cost and math.isfinite(cost):
@@ -117,9 +118,11 @@ class Counts:
 
     def _seal(self, count: Count) -> None:
         """Put what *count* holds into rows."""
-        if count.fresh:
-            (count.models.get("") or _sums(count, ""))[0] += count.fresh
-            count.fresh = 0
+        unnamed = count.fresh - count.named
+        if unnamed:
+            # Less than none where requests of the last batch were counted before their model was known.
+            _sums(count, "")[0] += unnamed
+        count.fresh = count.named = 0
         day = day_of(count.last_used)
         self._keep(
             Used(count.token, count.project, model, day, count.last_used, int(a), int(b), int(c), cost)

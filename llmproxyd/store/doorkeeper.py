@@ -99,7 +99,11 @@ class Doorkeeper:
 
     def used(self, grant: Grant, model: str, input: int, output: int, cost: float) -> None:
         token = grant.token
-        count = self._counts.of(token.id, token.project, token.requests)
+        entry = self._entries.get(token.digest)
+        if entry is not None and entry.grant is grant:
+            count = entry.count
+        else:
+            count = self._counts.of(token.id, token.project, token.requests)
         if not count.last_used:
             count.last_used = self._wall()
         self._counts.used(count, model, input, output, cost)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from bench import Bench, reactor
+from faultbench import set_fault
 from twisted.logger import Logger
 from wireclient import Answer, Client, get, pause, request, until
 
@@ -21,6 +22,7 @@ from llmproxyd.model import BreakerChanged, CredentialRested, End, Retrying
 from llmproxyd.pipeline import attempts, gate, judge, relay
 from llmproxyd.pipeline import upstream as sending
 from llmproxyd.pipeline.run import Pipeline
+from llmproxyd.providers.base import ErrorKind
 from llmproxyd.resilience.breaker import Breaker, Permit
 from llmproxyd.testing.proxy import ProxyUnderTest
 from llmproxyd.testing.upstream import (
@@ -525,6 +527,33 @@ async def test_a_body_that_is_too_large_never_leaves(
     assert (upstream.connections, permits.admitted) == ([], 0)
 
 
+@pytest.mark.parametrize("way", ["fault", "drained"])
+@pytest_twisted.ensureDeferred
+async def test_what_an_operator_wants_comes_before_all_attempts(
+    bench: Bench, upstream: FakeUpstream, permits: Permits, way: str
+) -> None:
+    upstream.scripts = [WORKS]
+    proxy = bench.proxy(**policy(breaker=BREAKER))
+    client = await bench.client(proxy)
+    assert (await client.ask(request(CHAT, body=ASKED))).status == 200
+    if way == "fault":
+        set_fault(proxy, ErrorKind.RATE_LIMIT)
+    else:
+        proxy.daemon.works.live.drained.add("openai")
+    got = await client.ask(request(CHAT, body=ASKED))
+    assert got.status == (429 if way == "fault" else 503)
+    assert (len(upstream.requests), permits.words) == (1, ["succeeded"])
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_the_path_tells_is_on_record(bench: Bench, upstream: FakeUpstream) -> None:
+    upstream.scripts = [WORKS]
+    proxy = bench.proxy(**policy())
+    client = await bench.client(proxy)
+    await client.ask(request(b"/v1beta/models/gemini-x:generateContent", body=b"{}"))
+    assert proxy.finished[0].model == "gemini-x"
+
+
 class Early(FakeUpstream):
     """Answers its first request before it has the body."""
 
@@ -752,6 +781,30 @@ async def test_the_deadline_comes_in_every_phase(
     assert (got.status, got.json["error"]["code"]) == (504, "total_timeout")
     assert proxy.finished[0].duration < 2
     await until(lambda: not upstream.open, "the connection to end")
+
+
+@pytest.mark.parametrize("script", PHASES[1:])
+@pytest_twisted.ensureDeferred
+async def test_a_client_as_patient_as_we_are_has_a_deadline_once_the_head_is_here(
+    bench: Bench, upstream: FakeUpstream, script: Script
+) -> None:
+    """As long as the head is waited for, the timeout for that does as well."""
+    upstream.scripts = [script]
+    proxy = bench.proxy(**policy(), timeouts={"headers": 0.5})
+    got = await ask(bench, proxy, b"x-stainless-read-timeout: 0.5")
+    assert (got.status, got.json["error"]["code"]) == (504, "total_timeout")
+    assert proxy.finished[0].duration < 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_as_patient_as_we_are_has_a_deadline_in_a_further_attempt(
+    bench: Bench, upstream: FakeUpstream
+) -> None:
+    upstream.scripts = [[Wait(0.6), *failed()], [Stall()]]
+    proxy = bench.proxy(**policy(retry={"base_delay": 0}), timeouts={"headers": 1.2})
+    got = await ask(bench, proxy, b"x-stainless-read-timeout: 1.2")
+    assert (got.status, got.json["error"]["code"]) == (504, "total_timeout")
+    assert len(upstream.requests) == 2
 
 
 @pytest_twisted.ensureDeferred

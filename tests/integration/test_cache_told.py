@@ -258,3 +258,19 @@ async def test_each_web_page_may_read_a_hit(cached: CacheBench, upstream: FakeUp
     got = await cached.ask(proxy, *[get(MODELS, KEY, b"Origin: " + page) for page in pages])
     assert [one.all(b"access-control-allow-origin") for one in got] == [[page] for page in pages]
     assert [one.body for one in got] == [b"body 1", b"body 1"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_drained_upstream_is_not_asked_for_what_is_not_stored(
+    cached: CacheBench, upstream: FakeUpstream
+) -> None:
+    numbered(upstream, FRESH)
+    proxy = await cached.proxy()
+    opted = chat(b'{"model":"m"}', b"Cache-Control: public, max-age=60")
+    other = chat(b'{"model":"other"}', b"Cache-Control: public, max-age=60")
+    await cached.ask(proxy, opted)
+    proxy.daemon.live.drained.add("openai")
+    stored, refused = await cached.ask(proxy, opted, other)
+    assert told(stored).startswith(b"llmproxyd; hit")
+    assert refused.status == 503
+    assert len(upstream.requests) == 1

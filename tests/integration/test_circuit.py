@@ -110,6 +110,26 @@ async def test_one_stubborn_request_counts_once(bench: Bench, upstream: FakeUpst
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_probe_closes_it_when_its_stream_begins_and_not_when_that_ends(
+    bench: Bench, upstream: FakeUpstream
+) -> None:
+    gate = Gate()
+    running = [Send(stream_head() + chunk(HI)), gate, Send(chunk(event(b"[DONE]")) + LAST_CHUNK)]
+    upstream.scripts = [status(500), status(500), running, WORKS]
+    proxy = bench.proxy(**breaker())
+    await ask(bench, proxy)
+    await ask(bench, proxy)
+    await pause(0.35)
+    probe = await bench.client(proxy)
+    probe.send(request(CHAT))
+    await until(lambda: gate.reached, "the stream to begin")
+    assert (await ask(bench, proxy)).status == 200
+    assert changes(proxy)[-1] == ("half-open", "closed")
+    gate.open()
+    assert (await probe.answer()).whole
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_probe_abandoned_by_its_client_hands_its_place_on(
     bench: Bench, upstream: FakeUpstream
 ) -> None:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest_twisted
 from bench import Bench
 from test_attempts import ask, failed, policy, works
 
-from llmproxyd.inspection.prices import Prices
 from llmproxyd.language.filters import parse_filter
-from llmproxyd.observe.eventjson import EventFormat
 from llmproxyd.observe.explained import explain_text
 from llmproxyd.observe.journal import Journal
-from llmproxyd.redaction import Redactor
 from llmproxyd.testing.proxy import ProxyUnderTest
 from llmproxyd.testing.upstream import FakeUpstream, Send, json_answer
 
 
 def journal_of(proxy: ProxyUnderTest) -> Journal:
-    """A journal of what *proxy* has told so far."""
-    found = Journal(100, time.time, EventFormat(Redactor(), Prices({})))
-    for one in proxy.sink.events:
-        found(one)
-    return found
+    """What *proxy* knows of its requests."""
+    return proxy.daemon.works.journal
 
 
 @pytest_twisted.ensureDeferred

@@ -95,7 +95,7 @@ async def test_what_was_acknowledged_outlives_kill_9_of_the_writer(kind: Kind) -
 @test
 async def test_kill_9_costs_one_batch_of_counts_at_most(kind: Kind) -> None:
     admitting = process("admit", kind)
-    told = _until(admitting, 250)
+    told = _until(admitting, BATCH + 50)
     admitting.kill()
     told += (admitting.communicate()[0] or "").split()
     store = kind.store()

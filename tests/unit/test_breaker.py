@@ -198,6 +198,13 @@ def test_one_probe_at_a_time_and_others_are_told_to_come_back_soon() -> None:
     assert rig.breaker.snapshot(rig.now).probes == 1
 
 
+def test_a_permit_says_whether_it_is_for_a_probe() -> None:
+    rig = Rig()
+    assert not rig.admitted().probes
+    rig.recovering()
+    assert rig.admitted().probes
+
+
 def test_a_probe_that_succeeds_closes_it() -> None:
     rig = Rig().recovering()
     rig.succeed()

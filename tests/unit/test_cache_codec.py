@@ -54,7 +54,8 @@ def entry(**more: Any) -> Entry:
 
 
 def test_every_field_of_an_entry_is_tried_here() -> None:
-    assert {one.name for one in fields(Entry)} == set(STRATEGIES)
+    # What serving it has found out is found out again where it is read.
+    assert {one.name for one in fields(Entry)} == set(STRATEGIES) | {"ready"}
 
 
 @given(ENTRIES)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from llmproxyd.http.framing import Framing
 from llmproxyd.inspection.content import CONTENT, StreamWatch, Trouble
 from llmproxyd.inspection.inflate import Inflater, inflater
-from llmproxyd.providers import anthropic, bedrock, cohere, google, llamacpp, ollama, openai
+from llmproxyd.providers import anthropic, bedrock, cohere, google, interactions, llamacpp, ollama, openai
 from llmproxyd.providers.base import StreamForm, encode
 from llmproxyd.providers.registry import registry
 from llmproxyd.sandbox import anthropic as sandbox_anthropic
@@ -74,7 +74,7 @@ def part(**members: object) -> dict[str, object]:
 
 
 CHAT, RESPONSES, MESSAGES = openai.CHAT_STREAM, openai.RESPONSES_STREAM, anthropic.STREAM
-GEMINI, ARRAY, TALK = google.SSE_STREAM, google.ARRAY_STREAM, google.INTERACTION_STREAM
+GEMINI, ARRAY, TALK = google.SSE_STREAM, google.ARRAY_STREAM, interactions.STREAM
 COHERE, COHERE_V1, LINES = cohere.STREAM, cohere.STREAM_V1, ollama.STREAM
 NATIVE, BEDROCK = llamacpp.NATIVE_STREAM, bedrock.STREAM
 

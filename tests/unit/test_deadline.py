@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, cast
 
 import pytest
@@ -12,21 +13,16 @@ from twisted.internet.task import Clock
 from llmproxyd.errors import Retryable
 from llmproxyd.http.body import NO_BODY
 from llmproxyd.model import Request
-from llmproxyd.pipeline.deadline import Deadline
+from llmproxyd.pipeline.deadline import Deadline, comes
 from llmproxyd.pipeline.exchange import Exchange, Responder
 from llmproxyd.pipeline.plan import plan_of
 from llmproxyd.pipeline.policy import Policy, Upstream
 from llmproxyd.pipeline.route import Router
 from llmproxyd.providers.registry import registry
+from llmproxyd.resilience.timeouts import Timeouts
 from llmproxyd.wire.wheel import Wheel
 
 PROVIDERS = registry()
-OPENAI = Upstream(name="openai", provider=PROVIDERS["openai"], base_url="http://u")
-POLICY = Policy(
-    router=Router({"openai": OPENAI}, PROVIDERS, default="openai", single="openai"),
-    max_body=1,
-    guard_browsers=False,
-)
 
 
 class Rig:
@@ -40,11 +36,17 @@ class Rig:
         if patience is not None:
             fields.append((b"X-Stainless-Read-Timeout", patience))
         request = Request(b"POST", b"/v1/chat/completions", fields)
+        place = Upstream(
+            name="openai", provider=PROVIDERS["openai"], base_url="http://u", timeouts=Timeouts(total=total)
+        )
+        router = Router({"openai": place}, PROVIDERS, default="openai", single="openai")
+        policy = Policy(router=router, max_body=1, guard_browsers=False)
         self.arrived = 1000 - ago
         nobody: Any = cast(Responder, None)
-        exchange = Exchange(1, "x", request, NO_BODY, nobody, POLICY, self.arrived, lambda *_: None)
-        exchange.plan = plan_of(request, POLICY)
-        self.deadline = Deadline(exchange, total, Wheel(self.clock), self.told.append)
+        exchange = Exchange(1, "x", request, NO_BODY, nobody, policy, self.arrived, lambda *_: None)
+        exchange.plan = plan_of(request, policy)
+        self.exchange = exchange
+        self.deadline = Deadline(exchange, Wheel(self.clock), self.told.append)
 
     def run(self, seconds: float) -> list[str]:
         self.clock.pump([0.1] * round(seconds * 10))
@@ -135,6 +137,27 @@ def test_any_sensible_number_is_patience(value: float) -> None:
     left = Rig(None, repr(value).encode()).left
     assert left is not None
     assert abs(left - value) < 0.001
+
+
+@pytest.mark.parametrize(
+    ("total", "patience", "ago", "within", "may"),
+    [
+        (None, None, 0, inf, False),
+        (None, b"600", 0, 600, False),
+        (None, b"600", 0.15, 600, False),
+        (None, b"600", 1, 600, True),
+        (None, b"599", 0, 600, True),
+        (None, b"600", 1, 10, False),
+        (None, b"600", 0, inf, True),
+        (900, None, 0, 10, True),
+        (900, b"600", 0, 10, True),
+    ],
+)
+def test_a_deadline_is_set_where_it_may_come_first(
+    total: float | None, patience: bytes | None, ago: float, within: float, may: bool
+) -> None:
+    rig = Rig(total, patience, ago)
+    assert comes(rig.exchange, 1000.0, within) is may
 
 
 def test_a_clock_that_jumps_ahead_ends_it_once() -> None:

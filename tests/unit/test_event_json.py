@@ -166,7 +166,7 @@ def test_every_field_of_finished_stands_in_the_event() -> None:
     other = {"number": "request_id tells it apart", "failed": "upstream_failed", "began": "first_byte_ms"}
     other |= {"first": "first_token_ms", "duration": "duration_ms", "received": "request_bytes"}
     other |= {"sent": "response_bytes", "streamed": "stream", "reading": "usage", "peer": "client"}
-    other |= {"captured": "request_body", "upstream_id": "upstream_request_id"}
+    other |= {"captured": "request_body", "upstream_id": "upstream_request_id", "wall": "ts"}
     assert set(Finished.__dataclass_fields__) <= set(NAMES) | set(other)
 
 

@@ -13,13 +13,13 @@ from test_content import framed
 from llmproxyd.inspection.content import CONTENT, StreamWatch, Trouble, look
 from llmproxyd.inspection.errors import Told, status_of, told
 from llmproxyd.inspection.inflate import inflater
-from llmproxyd.providers import anthropic, bedrock, cohere, google, llamacpp, ollama, openai
+from llmproxyd.providers import anthropic, bedrock, cohere, google, interactions, llamacpp, ollama, openai
 from llmproxyd.providers.base import Endpoint, ErrorContext, ErrorKind, Provider, StreamForm, encode
 from llmproxyd.providers.registry import registry
 
 PROVIDERS = registry()
 CHAT, RESPONSES, MESSAGES = openai.CHAT_STREAM, openai.RESPONSES_STREAM, anthropic.STREAM
-GEMINI, ARRAY, TALK = google.SSE_STREAM, google.ARRAY_STREAM, google.INTERACTION_STREAM
+GEMINI, ARRAY, TALK = google.SSE_STREAM, google.ARRAY_STREAM, interactions.STREAM
 COHERE, LINES, BEDROCK = cohere.STREAM, ollama.STREAM, bedrock.STREAM
 
 

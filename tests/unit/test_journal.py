@@ -28,7 +28,7 @@ from llmproxyd.model import (
 )
 from llmproxyd.observe import journal as module
 from llmproxyd.observe.eventjson import EventFormat
-from llmproxyd.observe.journal import AVERAGE, FOLLOWERS, NOTES, WAITING, Journal
+from llmproxyd.observe.journal import AVERAGE, FOLLOWERS, NOTES, SMALL, WAITING, Entry, Journal
 from llmproxyd.redaction import Redactor, Secret
 
 SECRET = "sk-verysecretkey123456"
@@ -48,10 +48,23 @@ def clock() -> Clock:
     return Clock()
 
 
+class Stamped(Journal):
+    """A journal of requests that end when the clock says."""
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Finished):
+            event.wall = self._wall()
+        super().__call__(event)
+
+
 @pytest.fixture
 def make(clock: Clock) -> Callable[[int], Journal]:
     form = EventFormat(Redactor([Secret(SECRET)]), Prices({}))
-    return lambda requests: Journal(requests, clock, form)
+    return lambda requests: Stamped(requests, clock, form)
+
+
+def kept_of(journal: Journal) -> list[Entry]:
+    return [one if isinstance(one, Entry) else Entry(one) for one in journal._entries]
 
 
 @pytest.fixture
@@ -131,7 +144,7 @@ def test_rows_have_what_filters_ask_for_under_the_same_names(journal: Journal) -
         )
     )
     [row] = journal.recent()
-    asked = {name: module._View(journal._entries[0][2]).get(name) for name in FIELDS}
+    asked = {name: module._View(kept_of(journal)[0].finished).get(name) for name in FIELDS}
     assert {name: row[name] for name in FIELDS} == asked
     assert None not in asked.values()
     for text in ("status=200", "model~4o", "duration<=1s", "id=ab12-1", "end=complete", "peer=1.2.3.4:5"):
@@ -166,7 +179,7 @@ def test_bodies_are_not_kept(journal: Journal) -> None:
     body = Body(data=b"secret prompt", length=13)
     journal(done(1, captured=Captured(request=body, response=body)))
     assert journal.recent()[0].get("request_body") is None
-    assert journal._entries[0][2].captured is None
+    assert kept_of(journal)[0].finished.captured is None
 
 
 def test_bodies_are_not_told_to_followers(journal: Journal) -> None:
@@ -185,7 +198,7 @@ def test_secrets_that_a_client_put_into_its_path_are_not_told(journal: Journal) 
 
 def test_long_texts_are_cut_before_they_are_kept(journal: Journal) -> None:
     journal(done(1, path="/" + "x" * 60_000, model="😀" * 50_000, detail="y" * 9999, traceparent="z" * 9999))
-    kept = journal._entries[0][2]
+    kept = kept_of(journal)[0].finished
     assert sum(len(text or "") for text in (kept.path, kept.model, kept.detail, kept.traceparent)) < 5000
     assert journal.recent()[0]["path"].endswith("…")
 
@@ -241,7 +254,7 @@ def test_bytes_are_bounded_whatever_comes(requests: list, most: int) -> None:
                 reading=reading,
             )
         )
-    sizes = [entry[1] for entry in journal._entries]
+    sizes = [entry.size for entry in kept_of(journal)]
     assert journal.state()["bytes"] == sum(sizes)
     assert len(sizes) == 1 or sum(sizes) <= most * AVERAGE
     assert not requests or len(sizes) >= 1
@@ -257,6 +270,39 @@ def test_many_small_requests_fit_in_the_bytes_granted(make: Callable[[int], Jour
     for number in range(1, 1500):
         journal(done(number))
     assert journal.state()["requests"] == 1000
+
+
+def test_one_that_holds_more_takes_the_place_of_several_and_leaves_in_its_turn() -> None:
+    journal = Stamped(10, Clock(), EventFormat(Redactor(), Prices({})))
+    for number in range(1, 21):
+        journal(done(number))
+    assert journal.state() == {"requests": 10, "bytes": 10 * SMALL, "following": 0}
+    for retry in range(1, 21):
+        journal(again(21, retry))
+    journal(done(21, attempts=21))
+    state = journal.state()
+    assert state["requests"] < 10
+    assert state["bytes"] <= 10 * AVERAGE
+    for number in range(22, 40):
+        journal(done(number))
+    assert journal.state() == {"requests": 10, "bytes": 10 * SMALL, "following": 0}
+    assert ids(journal) == [f"ab12-{number:x}" for number in range(30, 40)]
+
+
+def test_a_batch_of_any_requests_is_kept_as_each_by_itself(clock: Clock) -> None:
+    form = EventFormat(Redactor(), Prices({}))
+    plain, long = {}, {"path": "/" + "x" * 300}
+    kinds = [plain, long, {"model": "m" * 600}, plain, {"detail": "d"}, {"reading": Reading(model="m")}]
+    events = [done(number, **kinds[number % len(kinds)]) for number in range(1, 40)]
+    together, single = Journal(12, clock, form), Journal(12, clock, form)
+    for journal in (together, single):
+        journal(again(20))
+    together.finished(iter(events))
+    for event in events:
+        single(event)
+    assert kept_of(together) == kept_of(single)
+    assert together.state() == single.state()
+    assert together.recent() == single.recent()
 
 
 # Attempts.
@@ -579,7 +625,7 @@ EVENTS = st.one_of(
 @given(st.lists(st.tuples(EVENTS, st.floats(-1e9, 1e12)), max_size=80), st.integers(0, 5))
 def test_any_order_of_events_and_any_clock_is_borne(events: list[tuple[Event, float]], most: int) -> None:
     clock = Clock()
-    journal = Journal(most, clock, EventFormat(Redactor(), Prices({})))
+    journal = Stamped(most, clock, EventFormat(Redactor(), Prices({})))
     for event, wall in events:
         clock.now = wall
         journal(event)

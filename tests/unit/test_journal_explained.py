@@ -7,20 +7,19 @@ import itertools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_journal import START, Clock, again, done
+from test_journal import START, Clock, Stamped, again, done
 
 from llmproxyd.inspection.prices import Prices
 from llmproxyd.model import BreakerChanged, CredentialRested, End, Reading
 from llmproxyd.observe.eventjson import EventFormat
 from llmproxyd.observe.explained import explain_text
-from llmproxyd.observe.journal import Journal
 from llmproxyd.redaction import Redactor
 
 
 class Story:
     def __init__(self) -> None:
         self.clock = Clock()
-        self.journal = Journal(10, self.clock, EventFormat(Redactor(), Prices({})))
+        self.journal = Stamped(10, self.clock, EventFormat(Redactor(), Prices({})))
 
     def at(self, seconds: float, event: object) -> None:
         self.clock.now = START + seconds

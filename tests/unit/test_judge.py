@@ -207,6 +207,12 @@ JUDGED: list[Any] = [
     pytest.param(
         b'{"error":{"message":"x"}}', {"target": b"/v1/models", "method": b"GET"}, None, id="metadata"
     ),
+    pytest.param(
+        b'{"object":"response","status":"failed"}',
+        {"target": b"/v1/responses"},
+        ("500", 500, True),
+        id="failed-response-without-an-error",
+    ),
     pytest.param(b"", {}, ("502", 502, True), id="empty"),
     pytest.param(b"<html>", {}, ("502", 502, True), id="no-json"),
     pytest.param(b"<html>", {"end": None}, None, id="late"),

@@ -28,11 +28,20 @@ def live() -> Live:
     return Live(lambda: 0.0, lambda _: None)
 
 
-def test_a_budget_outlives_an_equal_policy_and_no_other() -> None:
+def test_a_budget_outlives_every_policy_with_the_same_window() -> None:
     moving = live()
     budget = moving.budget(upstream(ratio=0.5))
     assert moving.budget(upstream(ratio=0.5)) is budget
-    assert moving.budget(upstream(ratio=0.6)) is not budget
+    assert moving.budget(upstream(ratio=0.6)) is budget
+    assert moving.budget(upstream(ratio=0.6, window=3.0)) is not budget
+
+
+def test_a_reload_in_the_middle_of_an_outage_grants_nothing_twice() -> None:
+    """Requests of both policies take turns, as those from before it still have retries to come."""
+    moving = live()
+    before, after = (upstream(ratio=0, min_per_second=most) for most in (1, 2))
+    granted = sum(moving.budget(one).take(0.0) for _ in range(100) for one in (before, after))
+    assert granted == 20
 
 
 def test_keys_rest_on_as_long_as_they_are_the_same() -> None:

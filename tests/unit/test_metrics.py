@@ -448,7 +448,7 @@ ANY = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(ANY | st.builds(retrying, number=st.integers(0, 5), retry=st.integers(0, 2)), max_size=10))
 def test_any_events_give_a_page_that_can_be_read(events: list[Event]) -> None:
     metrics = told(*events, genai=True, prices=Prices({"*": Price()}))
@@ -456,6 +456,47 @@ def test_any_events_give_a_page_that_can_be_read(events: list[Event]) -> None:
         page, _ = metrics.render(accept)
         list(reads(page.decode()))
     assert total(metrics, "llmproxyd_requests_total") == sum(isinstance(e, Finished) for e in events)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                finished(duration=0.125),
+                finished(duration=600.0),
+                finished(duration=1e6),
+                finished(duration=0.0),
+                finished(status=404),
+                finished(upstream="other"),
+                finished(operation="embeddings"),
+                finished(provider="anthropic"),
+                finished(attempts=2),
+                finished(attempts=0, cache="hit"),
+                finished(fault="overloaded", attempts=0),
+                finished(code="client_gone", status=499, end=End.CLIENT_GONE),
+                finished(failed=True),
+                finished(streamed=True, first=0.25),
+                finished(reading=TOLD),
+            ]
+        ),
+        max_size=30,
+    ),
+    st.booleans(),
+)
+def test_a_batch_counts_as_its_requests_do_one_by_one(events: list[Finished], retried: bool) -> None:
+    together, single = Metrics(), told()
+    for metrics in (together, single):
+        if retried:
+            metrics(retrying())
+    together.finished(iter(events))
+    for event in events:
+        single(event)
+
+    def counted(metrics: Metrics) -> Samples:
+        return {key: number for key, number in scraped(metrics).items() if key[0].startswith("llmproxyd")}
+
+    assert counted(together) == pytest.approx(counted(single))
 
 
 def test_an_event_costs_microseconds() -> None:

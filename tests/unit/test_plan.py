@@ -7,14 +7,20 @@ from typing import Any
 
 import pytest
 
+from llmproxyd.access.allowlist import Allow
 from llmproxyd.errors import Refused
 from llmproxyd.model import Memo, Request
 from llmproxyd.pipeline.plan import no_plan, plan_of
-from llmproxyd.pipeline.policy import Policy, Upstream
+from llmproxyd.pipeline.policy import Fallback, Policy, Upstream
 from llmproxyd.pipeline.route import Router, Rule
 from llmproxyd.providers.base import Streams
 from llmproxyd.providers.registry import registry
 from llmproxyd.redaction import Secret
+from llmproxyd.resilience.breaker import BreakerPolicy
+from llmproxyd.resilience.policy import Resilience
+from llmproxyd.resilience.retry import Retry
+from llmproxyd.transform.body import Transforms
+from llmproxyd.transform.rules import Transform
 
 PROVIDERS = registry()
 HOST = (b"Host", b"localhost:8888")
@@ -210,3 +216,29 @@ def test_a_fault_of_our_own_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(RuntimeError):
             plan_of(request(CHAT, memo=memo), rules)
     assert plan_of(request(CHAT, memo=memo), rules).outgoing is not None
+
+
+ABSORBING = Resilience(retry=Retry(max_retries=2), breaker=BreakerPolicy(enabled=True))
+
+
+def test_a_policy_that_absorbs_has_a_short_way_of_its_own() -> None:
+    plain = plan_of(request(CHAT), policy())
+    assert (plain.straight, plain.absorbed) == (True, False)
+    absorbing = plan_of(request(CHAT), policy(openai={"resilience": ABSORBING}))
+    assert (absorbing.straight, absorbing.absorbed) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"allow": Allow(params={"model": ("gpt-4o-mini",)})},
+        {"fallbacks": (Fallback(upstream="groq"),)},
+        {"resilience": replace(ABSORBING, breaker=BreakerPolicy(enabled=True, key=("upstream", "model")))},
+        {"transforms": Transforms((Transform(drop=("user",)),))},
+    ],
+    ids=["allowlist", "fallbacks", "breaker-by-model", "transform"],
+)
+def test_what_asks_for_the_body_takes_the_long_way(settings: dict[str, Any]) -> None:
+    plan = plan_of(request(CHAT), policy(openai={"resilience": ABSORBING} | settings))
+    assert not plan.straight
+    assert not plan.absorbed

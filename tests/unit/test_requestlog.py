@@ -44,6 +44,7 @@ FINISHED = Finished(
     duration=0.1234,
     sent=512,
     end=End.COMPLETE,
+    wall=WALL,
 )
 INJECTED = replace(FINISHED, status=429, fault="rate_limit")
 FAILED = replace(FINISHED, status=502, code="upstream_unreachable", detail="connection refused")
@@ -390,3 +391,26 @@ def test_level_can_be_set_later_by_the_namespace_of_the_lines(namespace: str, he
     log(FAILED)
     log.flush()
     assert stream.getvalue().count("\n") == (1 if heeded else 2)
+
+
+# Several at a time.
+
+
+def test_lines_of_a_batch_are_those_that_each_request_has_by_itself() -> None:
+    elsewhere = replace(FINISHED, path="/v1/models", method="GET", upstream="my-vllm")
+    events = [FINISHED, FINISHED, FAILED, FINISHED, elsewhere, elsewhere, INJECTED, GONE]
+    events += [replace(elsewhere, provider="-", upstream="-"), replace(FINISHED, status=404), FINISHED]
+    events += [replace(FINISHED, duration=n / 4000, number=n, request_id=f"ab-{n}") for n in range(10)]
+    for terminal in (False, True):
+        log = Log(terminal=terminal)
+        log.log.finished(iter(events))
+        log.clock.advance(FLUSH)
+        symbols = log.log._output.symbols
+        assert log.lines == [f"{text_time(WALL)} {text_event(one, symbols=symbols)}" for one in events]
+
+
+def test_a_batch_at_the_level_of_failures_has_their_lines_alone() -> None:
+    log = Log(least="warn")
+    log.log.finished(iter([FINISHED, FAILED, FINISHED]))
+    log.clock.advance(FLUSH)
+    assert len(log.lines) == 1
