@@ -66,6 +66,7 @@ def means_of(
         caches = Caches(
             gateway.cache,
             stats=shelf.stats,
+            purge=shelf.purge,
             audit=audit,
             upstreams=_BaseURLs(upstreams),
             project=None if projects is None else projects.id_of,

@@ -88,6 +88,14 @@ class Purge:
     project: str | None = None
     everything: bool = False
 
+    def means(self, url: bytes, project: str) -> bool:
+        """Whether an entry of *url* and *project* is to be dropped."""
+        if self.url is not None:
+            return url == self.url
+        if self.prefix is not None:
+            return url.startswith(self.prefix)
+        return self.everything or (self.project is not None and project == self.project)
+
 
 class Cache(Protocol):
     """Keeps entries by key, several variants under one.  It never fails: an outage is a miss."""

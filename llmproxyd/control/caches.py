@@ -36,6 +36,7 @@ class Caches:
 
     :param upstreams: base URLs by name.
     :param stats: tells how the cache does; by default what the backend knows.
+    :param purge: forgets what is on its way, too; by default the backend's own.
     :param project: finds the id of a project by its id or name, where access is on.
     """
 
@@ -49,8 +50,9 @@ class Caches:
         upstreams: Mapping[str, str],
         project: Callable[[str], Deferred[str]] | None = None,
         stats: Callable[[], Mapping[str, object]] | None = None,
+        purge: Callable[[Purge], Deferred[int]] | None = None,
     ) -> None:
-        self._cache = cache
+        self._purge = purge or cache.purge
         self._stats = stats or cache.stats
         self._recorder = Recorder(audit)
         self._upstreams = upstreams
@@ -67,7 +69,7 @@ class Caches:
         ((kind, value),) = read.items()
         what = await self._meant(kind, value)
         target = kind if value is True else f"{kind} {quoted(value)[1:-1]}"
-        count = await self._recorder.make(caller, "cache.purge", target, lambda: self._cache.purge(what))
+        count = await self._recorder.make(caller, "cache.purge", target, lambda: self._purge(what))
         return {"purged": count}
 
     async def _meant(self, kind: str, value: str) -> Purge:

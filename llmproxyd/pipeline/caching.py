@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from llmproxyd.cache.conditions import conditions_for
-from llmproxyd.cache.interface import Entry
+from llmproxyd.cache.interface import Entry, Purge
 from llmproxyd.cache.key import url_of
 from llmproxyd.cache.policy import (
     NOTHING_STORED,
@@ -222,6 +222,7 @@ class Turn:
         """
         self._asked_if = fields
         self._asked_at = self._shelf.wall()
+        self._shelf.asking.add(self)
         if fields or self._behind:
             self._conditional(fields)
         self._go()
@@ -259,6 +260,12 @@ class Turn:
     def changed(self, url: bytes, tenant: str) -> None:
         """What comes was asked for before *url* changed: it is not kept, and for nobody else."""
         if tenant == self._tenant and url == self._url():
+            self._outdated = True
+            self._go_alone()
+
+    def purged(self, what: Purge) -> None:
+        """What comes was asked for before a purge."""
+        if what.means(self._url(), self._tenant):
             self._outdated = True
             self._go_alone()
 
@@ -395,6 +402,7 @@ class Turn:
     def ended(self, end: End) -> None:
         """The exchange is over; what is not whole is not kept."""
         exchange, shelf = self._exchange, self._shelf
+        shelf.asking.discard(self)
         gathering, self._gathering = self._gathering, None
         if gathering is not None:
             entry = self._brought = gathering.whole(exchange, end)

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from llmproxyd.cache.interface import Cache, Entry
+from llmproxyd.cache.interface import Cache, Entry, Purge
 from llmproxyd.http.body import Kept
 from llmproxyd.model import WallClock
 from llmproxyd.pipeline.exchange import Exchange
@@ -35,8 +36,15 @@ class Leader(Protocol):
     def deserted(self) -> None:
         """Nobody waits any more."""
 
+
+class Asking(Protocol):
+    """Whoever brings an answer that may be kept."""
+
     def changed(self, url: bytes, tenant: str) -> None:
         """What *url* stands for has changed since it was asked for."""
+
+    def purged(self, what: Purge) -> None:
+        """*what* says what is not to be kept of all that was asked for until now."""
 
 
 class Waiter(Protocol):
@@ -66,6 +74,7 @@ class Shelf:
         given the exchange, the entry, and the body where that belongs to the key.
     :param failed: takes what nothing here accounts for.
     :ivar flights: by key.
+    :ivar asking: all whose answer may be kept, whether others wait for it or not.
     :ivar gathered: bytes of answers that are on their way and may be kept.
     """
 
@@ -83,6 +92,7 @@ class Shelf:
         self.again = again
         self.failed = failed
         self.flights: dict[bytes, Flight] = {}
+        self.asking: set[Asking] = set()
         self.gathered = 0
         self._counts: Counter[str] = Counter()
         self._by_token: OrderedDict[str, Counter[str]] = OrderedDict()
@@ -129,8 +139,14 @@ class Shelf:
     def invalidate(self, url: bytes, tenant: str) -> None:
         """Forget GET and HEAD entries of *url*, those too that are on their way."""
         self.cache.invalidate(url, tenant)
-        for flight in list(self.flights.values()):
-            flight.leader.changed(url, tenant)
+        for one in list(self.asking):
+            one.changed(url, tenant)
+
+    def purge(self, what: Purge) -> Deferred[int]:
+        """Forget what *what* says, and what is on its way of it; how many entries there were."""
+        for one in list(self.asking):
+            one.purged(what)
+        return self.cache.purge(what)
 
     # How it did.
 

@@ -130,6 +130,7 @@ def at_rest(proxy: ProxyUnderTest) -> None:
     """Nothing is under way, and nothing of it is left."""
     shelf = shelf_of(proxy)
     assert shelf.flights == {}
+    assert shelf.asking == set()
     assert shelf.gathered == 0
     assert not proxy.daemon.pipeline.active
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmproxyd.cache.interface import Entry
+from llmproxyd.cache.interface import Entry, Purge
 from llmproxyd.cache.memory import MemoryCache
 from llmproxyd.pipeline import shelf as module
 from llmproxyd.pipeline.shelf import Shelf
@@ -27,6 +27,9 @@ class One:
 
     def changed(self, url: bytes, tenant: str) -> None:
         self.told.append((url, tenant))
+
+    def purged(self, what: Purge) -> None:
+        self.told.append(what)
 
     def resume(self, entry: Entry | None, *, failed: bool) -> None:
         self.told.append((entry, failed))
@@ -88,7 +91,7 @@ def test_one_who_waited_for_an_earlier_leader_leaves_a_later_one_alone(shelf: Sh
     assert later.told == []
 
 
-def test_leaders_learn_what_has_changed_and_may_land_of_it(shelf: Shelf) -> None:
+def test_who_asks_learns_what_has_changed_and_may_land_of_it(shelf: Shelf) -> None:
     class Landing(One):
         def changed(self, url: bytes, tenant: str) -> None:
             super().changed(url, tenant)
@@ -97,6 +100,7 @@ def test_leaders_learn_what_has_changed_and_may_land_of_it(shelf: Shelf) -> None
     first, second = Landing(), One()
     shelf.lead(KEY, first)
     shelf.lead(b"other", second)
+    shelf.asking |= {first, second}
     shelf.invalidate(b"u", "t")
     assert first.told == second.told == [(b"u", "t")]
     assert list(shelf.flights) == [b"other"]
