@@ -1,8 +1,9 @@
-"""What administrators can do, wired to what it is done with, and the listener that they reach it on."""
+"""What operators can do, wired to what it is done with, and the listener that administrators reach it on."""
 
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -13,6 +14,7 @@ from llmproxyd.admin.operations import Operations
 from llmproxyd.admin.site import make_admin
 from llmproxyd.assembly import Assembly
 from llmproxyd.config.dump import dumped
+from llmproxyd.config.scenariofile import folder_of
 from llmproxyd.control.caches import Caches
 from llmproxyd.control.means import Means, Reloads, SetLevel
 from llmproxyd.control.probes import Probes
@@ -29,9 +31,31 @@ from llmproxyd.pipeline.probe import Prober
 from llmproxyd.store.doorkeeper import Doorkeeper
 
 
-def wanted(works: Assembly) -> bool:
-    """Whether there is an admin listener: access is on, or the operator asks for one."""
-    return works.config.access.enabled or works.config.admin.listen is not None
+def control_of(works: Assembly, means: Means, *, quit: Callable[[], None], symbols: bool) -> Control:
+    """What operators can do, on every console and over the admin API.
+
+    :param means: from :func:`means_of`.
+    :param quit: stops the daemon gracefully.
+    :param symbols: whether the console at standard output shows them.
+    """
+    config = works.config
+    return Control(
+        works.engine,
+        emit=works.sink.emit,
+        monotonic=works.reactor.seconds,
+        upstreams=works.upstreams,
+        breakers=works.live.breakers,
+        handled=lambda: works.pipeline.handled,
+        quit=quit,
+        draw_seed=lambda: secrets.randbelow(10**6),
+        seed=config.faults.seed,
+        allowed=config.operator.faults,
+        symbols=symbols,
+        folder=folder_of(config),
+        forget_after=config.faults.forget_after,
+        record=works.gateway.audit.record,
+        means=means,
+    )
 
 
 def means_of(
@@ -41,7 +65,7 @@ def means_of(
     reloads: Reloads | None,
     connections: Callable[[], Sequence[Mapping[str, object]]],
     set_level: SetLevel | None,
-    why_not_ready: Callable[[], str | None] = lambda: None,
+    why_not_ready: Callable[[], str | None],
 ) -> Means:
     """What the verbs of operators work on.
 
@@ -97,12 +121,14 @@ def means_of(
     )
 
 
-def listen_for_admins(works: Assembly, control: Control) -> Listening:
-    """Open the admin listener.
+def listeners(works: Assembly, control: Control) -> Iterator[Listening]:
+    """Open the admin listener, where there is one: access is on, or the operator asks for it.
 
     :raises StartError: it cannot be opened, in one line.
     """
     config = works.config
+    if not config.access.enabled and config.admin.listen is None:
+        return
     door = works.gateway.door
     site = make_admin(
         operations_of(works, control),
@@ -119,7 +145,7 @@ def listen_for_admins(works: Assembly, control: Control) -> Listening:
             socket.prepare(path)
         except socket.SocketError as error:
             raise StartError(f"admin.listen: {error}") from error
-    return listen(works.reactor, [endpoint], site)
+    yield listen(works.reactor, [endpoint], site)
 
 
 def operations_of(works: Assembly, control: Control) -> Operations:

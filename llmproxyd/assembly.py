@@ -44,6 +44,7 @@ from llmproxyd.redaction import Redactor
 from llmproxyd.store.doorkeeper import Doorkeeper
 from llmproxyd.wire import tls
 from llmproxyd.wire.agent import ProxyAgent
+from llmproxyd.wire.head import Limits
 from llmproxyd.wire.wheel import Wheel
 
 GOODBYE = 2.0
@@ -219,6 +220,22 @@ class Assembly:
         """Refuse web pages from now on, where a key is stored and nobody but this machine gets in."""
         self.pipeline.policy = policy_of(self.config, self._router, guard=browsers)
 
+    def wire(self) -> dict[str, Any]:
+        """What every :class:`~llmproxyd.wire.site.WireSite` needs."""
+        server = self.config.server
+        limits = Limits(
+            max_headers=server.max_headers,
+            max_body=server.max_body,
+            header_timeout=server.header_timeout,
+            idle_timeout=server.idle_timeout,
+        )
+        return {"clock": self.reactor, "wall": time.time, "wheel": self.wheel, "limits": limits}
+
+    def uptime(self) -> float:
+        """Seconds since it was made."""
+        uptime: float = self.reactor.seconds() - self._began
+        return uptime
+
     def start(self) -> Deferred[None]:
         """Begin to record, and open the store; see :meth:`Gateway.start`.
 
@@ -273,10 +290,10 @@ class Assembly:
 
     def _sources(self) -> Sources:
         """Whom the metrics ask at each scrape."""
-        reactor, gateway, live = self.reactor, self.gateway, self.live
+        gateway, live = self.gateway, self.live
         shelf = self.pipeline.shelf
         return Sources(
-            uptime=lambda: reactor.seconds() - self._began,
+            uptime=self.uptime,
             active=lambda: len(self.pipeline.active),
             connections=lambda: self.connections(),
             pools=self._pools,

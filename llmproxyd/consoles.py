@@ -1,22 +1,89 @@
-"""The listeners that operators reach a console on: telnet and SSH."""
+"""Where operators find a console: at standard input, over telnet, over SSH."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.threads import deferToThreadPool
 
-from llmproxyd.config.operators import SSH, Telnet
+from llmproxyd.assembly import Assembly
+from llmproxyd.config.operators import SSH, Operator, Telnet
 from llmproxyd.control.calls import Auditing
 from llmproxyd.control.verbs import Control
 from llmproxyd.listen import Listening, StartError, listen
+from llmproxyd.observe.output import Output
 
 Namespace = Callable[[], Mapping[str, object]]
 """What can be named in an interpreter."""
+
+
+class AtStdin(NamedTuple):
+    """Who is at standard input.
+
+    :param console: ``None`` where nobody is.
+    :param terminal: it is a terminal whose foreground we have.
+    """
+
+    console: Any
+    terminal: bool
+
+
+NOBODY = AtStdin(None, terminal=False)
+"""No console there."""
+
+
+def start_at_stdin(
+    reactor: Any,
+    settings: Operator,
+    control: Control,
+    output: Output,
+    *,
+    say: Callable[[str], None],
+    quit: Callable[[], None],
+) -> AtStdin:
+    """Start the console at standard input, if somebody is there and may command.
+
+    :param say: tells whoever has no terminal for line editing.
+    :param quit: stops the daemon when a terminal's input ends.
+    """
+    if settings.stdin is False:
+        return NOBODY
+    from llmproxyd.operator import stdin
+
+    console: Any = None
+    kind = stdin.kind_of_stdin()
+    if kind == "terminal" and output.terminal:
+        from llmproxyd.operator import terminal
+
+        console = terminal.TerminalConsole(reactor, control, output, quit)
+    elif kind == "terminal":
+        console = stdin.LineConsole(reactor, control, say, quit)
+    elif kind == "pipe" or (kind == "other" and settings.stdin is True):
+        console = stdin.LineConsole(reactor, control, say)
+    if console is not None:
+        reactor.callWhenRunning(console.start)
+    return AtStdin(console, terminal=kind == "terminal")
+
+
+def listeners(works: Assembly, control: Control, namespace: Namespace) -> Iterator[Listening]:
+    """Open the listeners that the configuration asks for.
+
+    :param namespace: for interpreters, where they are allowed (``operator.python``).
+    :raises StartError: one of them cannot be opened, in one line.
+    """
+    operator, audit = works.config.operator, works.gateway.audit.record
+    allowed = namespace if operator.python else None
+    if operator.telnet.listen is not None:
+        yield listen_telnet(works.reactor, operator.telnet, control, audit=audit, namespace=allowed)
+    if operator.ssh.listen is not None:
+        folder = works.config.state_folder
+        yield listen_ssh(
+            works.reactor, operator.ssh, control, audit=audit, namespace=allowed, state_folder=folder
+        )
 
 
 def listen_telnet(

@@ -33,7 +33,7 @@ from llmproxyd.observe.dispatch.build import Means, bus_of
 from llmproxyd.observe.sink import Sink
 from llmproxyd.pipeline.door import Entrance
 from llmproxyd.redaction import Redactor
-from llmproxyd.redis import RedisLink
+from llmproxyd.redis.link import RedisLink
 from llmproxyd.store.doorkeeper import Doorkeeper
 from llmproxyd.store.interface import Door, Store, StoreUnavailable
 from llmproxyd.store.sql import store_for

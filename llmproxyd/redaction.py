@@ -8,15 +8,14 @@ through a :class:`Redactor` where the record is made.
 
 from __future__ import annotations
 
-import json
 import re
-from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from base64 import b64decode
+from collections.abc import Iterable
 from hmac import compare_digest
-from urllib.parse import quote, quote_plus, unquote, unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 from llmproxyd.model import RawHeaders
+from llmproxyd.spellings import find_all, spellings
 
 REDACTED = "[redacted]"
 
@@ -84,13 +83,6 @@ class SecretURL(Secret):
     def __format__(self, spec: str) -> str:
         return format(self.masked, spec)
 
-
-LEAST = 6
-"""Characters that a secret has at least to be looked for within text.
-
-A shorter one (the dummy key ``x``) stands by chance in any text: to take it out would ruin the
-text, and the holes would tell it.  As a whole field or argument it is hidden all the same.
-"""
 
 PRESENTED = 32
 """Credentials of one request that are looked for."""
@@ -171,12 +163,12 @@ class Redactor:
 
     def __init__(self, configured: Iterable[Secret] = ()) -> None:
         self._whole = frozenset(text for secret in configured if (text := secret.reveal()))
-        self._within = _all_forms(self._whole)
+        self._within = spellings(self._whole)
 
     def learn(self, configured: Iterable[Secret]) -> None:
         """Know *configured* too from now on; what was known stays."""
         self._whole |= {text for secret in configured if (text := secret.reveal())}
-        self._within = _all_forms(self._whole)
+        self._within = spellings(self._whole)
 
     def knowing(self, secrets: Iterable[str]) -> Redactor:
         """One that knows *secrets* too: those that one client presented."""
@@ -185,7 +177,7 @@ class Redactor:
             return self
         other = Redactor()
         other._whole = self._whole | further
-        other._within = tuple(dict.fromkeys((*self._within, *_all_forms(further))))
+        other._within = tuple(dict.fromkeys((*self._within, *spellings(further))))
         return other
 
     def fields(self, headers: RawHeaders) -> list[tuple[str, str]]:
@@ -234,7 +226,7 @@ class Redactor:
         known = self.knowing(secrets)
         spans: list[tuple[int, int]] = []
         for form, step in known._within:
-            _find_all(text, form, step, spans)
+            find_all(text, form, step, spans)
         for hint, skip, value in _HINTS:
             at = text.find(hint)
             while at >= 0:
@@ -338,64 +330,6 @@ def _is_secret(name: str) -> bool:
 def _is_argument(name: str) -> bool:
     name = name.lower()
     return name in _ARGUMENTS or name.endswith(_ARGUMENT_ENDINGS)
-
-
-Forms = tuple[tuple[str, int], ...]
-"""What to look for, and how far apart two places of it may be."""
-
-
-def _all_forms(secrets: Iterable[str]) -> Forms:
-    forms = dict.fromkeys(form for text in secrets if len(text) >= LEAST for form in _forms(text))
-    return tuple((form, _step(form)) for form in forms)
-
-
-def _forms(secret: str) -> Iterator[str]:
-    """The ways in which *secret* may be written."""
-    texts = [secret]
-    with suppress(UnicodeError):  # fields are read as Latin-1, bodies as UTF-8
-        texts.append(secret.encode("latin-1").decode())
-    for text in texts:
-        yield text
-        raw = text.encode("utf-8", "surrogatepass")
-        for escaped in (quote(raw, safe=""), quote(raw), quote_plus(raw)):
-            yield escaped
-            yield re.sub("%..", lambda match: match.group().lower(), escaped)
-        # Errors are handed on as JSON within JSON.
-        once = {escaped for ascii_only in (True, False) for escaped in _escaped(text, ascii_only)}
-        yield from once
-        for escaped in once:
-            yield from (*_escaped(escaped, True), *_escaped(escaped, False))
-        for before in range(3):
-            # Wherever it stands within what was coded: less what its neighbours decide.
-            coded = b64encode(bytes(before) + raw)
-            start = (0, 2, 3)[before]
-            end = len(raw) + before
-            inner = coded[start : end * 8 // 6].decode()
-            if len(inner) >= LEAST:
-                yield inner
-                yield inner.replace("+", "-").replace("/", "_")
-
-
-def _escaped(text: str, ascii_only: bool) -> tuple[str, str]:
-    """*text* as it stands in a JSON string; some escape the slash too."""
-    escaped = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
-    return escaped, escaped.replace("/", "\\/")
-
-
-def _step(form: str) -> int:
-    """How far behind one place of *form* the next may begin: they can overlap.
-
-    Of one that only repeats something short, overlaps are passed over: there is little to hide.
-    """
-    period = (form + form).find(form, 1)
-    return period if period * 2 > len(form) else len(form)
-
-
-def _find_all(text: str, form: str, step: int, spans: list[tuple[int, int]]) -> None:
-    at = text.find(form)
-    while at >= 0:
-        spans.append((at, at + len(form)))
-        at = text.find(form, at + step)
 
 
 def _without(text: str, spans: list[tuple[int, int]]) -> str:

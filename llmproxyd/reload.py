@@ -15,7 +15,7 @@ from llmproxyd.config.changes import changes, held
 from llmproxyd.config.problems import ConfigError
 from llmproxyd.config.schema import Config
 from llmproxyd.listen import Listening, StartError, changed
-from llmproxyd.safety import exposure, refuse_loops
+from llmproxyd.safety import checked
 from llmproxyd.wire.site import WireSite
 
 
@@ -80,14 +80,7 @@ class Reloader:
             listening, closing = changed(works.reactor, self.listening, config.listen, self._site)
             opened = [port for port in listening.ports if port not in self.listening.ports]
             try:
-                refuse_loops(listening, prepared.upstreams)
-                warnings = exposure(
-                    listening,
-                    prepared.upstreams,
-                    meant=config.server.open,
-                    imported=config.imported,
-                    guarded=config.access.enabled,
-                )
+                warnings = checked(listening, prepared.upstreams, config)
             except Exception:
                 for port in opened:
                     port.stopListening()

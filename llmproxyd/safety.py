@@ -5,9 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from llmproxyd.config.schema import Config
 from llmproxyd.listen import Listening, StartError
 from llmproxyd.pipeline.guard import is_local_name
 from llmproxyd.pipeline.policy import Upstream
+
+
+def checked(listening: Listening, upstreams: Mapping[str, Upstream], config: Config) -> list[str]:
+    """What to warn of where *upstreams* are reached through the open ports of *listening*.
+
+    :raises StartError: nobody can have meant it.
+    """
+    refuse_loops(listening, upstreams)
+    return exposure(
+        listening,
+        upstreams,
+        meant=config.server.open,
+        imported=config.imported,
+        guarded=config.access.enabled,
+    )
 
 
 def exposure(

@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
-from llmproxyd.admin.verbs import DONE, REFUSED, Desk, say
+from llmproxyd.admin.verbs import DONE, REFUSED, Desk, confirmed
 from llmproxyd.control.requestrows import heads_of_requests, line_of_request
 from llmproxyd.language.lexer import written
 
@@ -58,13 +58,9 @@ def verdicts(given: Namespace, desk: Desk) -> int:
 
 def shutdown(given: Namespace, desk: Desk) -> int:
     """Stop the daemon."""
-    if sys.stdin.isatty() and not given.yes:
-        print(
-            "Stop the daemon, once running requests have ended? [y/N] ", end="", file=sys.stderr, flush=True
-        )
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            say("Nothing has changed.")
-            return REFUSED
+    question = "Stop the daemon, once running requests have ended?"
+    if sys.stdin.isatty() and not given.yes and not confirmed(question):
+        return REFUSED
     return send("shutdown", desk)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from llmproxyd.admin.routes import BASE, Route
+from llmproxyd.admin.route import BASE, Route
 from llmproxyd.admin.schemas import ANSWERS, TEXT, named
 
 DESCRIPTION = """\

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from llmproxyd.admin import completion, diagnose, lines, local, projectverbs, starters, top, verbs, waiting
 from llmproxyd.admin.shells import SCRIPTS
 from llmproxyd.admin.tree import STATUSES, Tree, common, duration, interval, url
+from llmproxyd.language.faults import MODES
+from llmproxyd.language.table import CONSOLE, TABLE
 
 DESCRIPTION = """\
 Talks to a running llmproxyd over its admin socket.
@@ -35,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     _lines(tree)
     _whole(tree)
     _starting(tree)
+    _others(tree)
     return top
 
 
@@ -103,7 +107,7 @@ def _switching(tree: Tree) -> None:
 
 
 def _lines(tree: Tree) -> None:
-    """Verbs that are lines of the operator's language, as they are."""
+    """Verbs that are lines of the operator's language, with a way of their own to be written or shown."""
     run = tree.verb(
         "run",
         lines.run,
@@ -122,28 +126,6 @@ def _lines(tree: Tree) -> None:
     )
     requests.add_argument("line", nargs="*", metavar="tail|N|FILTER")
     requests.set_defaults(words=("requests",))
-    for name, about, shown, example in (
-        ("explain", "tell all that is known of one request", "ID", "explain req_…"),
-        ("upstream", "show the upstreams, drain or enable one", "WORD", "upstream drain my-vllm"),
-        (
-            "scenario",
-            "have requests take steps in order, each a fault or ok (run, stop, status, export)",
-            "WORD",
-            "scenario run r x2, ok, cut at=3",
-        ),
-        (
-            "limit",
-            "put requests under a rate limit of the provider's own kind (list, rm, clear)",
-            "WORD",
-            "limit rpm=60 upstream=openai",
-        ),
-        ("connections", "show the connections of clients", "WORD", "connections"),
-        ("version", "show the versions of the daemon and of what it runs on", "WORD", "version"),
-        ("log", "set how much a part of the daemon logs", "WORD", "log level llmproxyd debug"),
-    ):
-        verb = tree.verb(name, lines.run, about, example)
-        verb.add_argument("line", nargs="*", metavar=shown)
-        verb.set_defaults(words=(name,))
     verdicts = tree.verb(
         "verdicts",
         lines.verdicts,
@@ -263,3 +245,22 @@ def _starting(tree: Tree) -> None:
         needs_daemon=False,
     )
     passwd.add_argument("user", metavar="USER")
+
+
+def _others(tree: Tree) -> None:
+    """All other verbs of the operator's language: lines of it, as they are."""
+    for word in TABLE.firsts:
+        verbs = [one for one in TABLE.verbs if one.words[0] == word]
+        if word in tree.words or any(one in MODES or one.section == CONSOLE for one in verbs):
+            continue
+        first, below = verbs[0], [one.words[1] for one in verbs if len(one.words) > 1]
+        about = (
+            first.about[:1].lower()
+            + first.about[1:].partition(":")[0]
+            + (f" ({', '.join(below)})" if below else "")
+        )
+        examples = [example for one in verbs for example in one.examples] or [first.name]
+        verb = tree.verb(word, lines.run, about, *(shlex.join(shlex.split(one)) for one in examples))
+        shown = first.arguments[0].name if first.arguments and not below else "WORD"
+        verb.add_argument("line", nargs="*", metavar=shown)
+        verb.set_defaults(words=(word,))

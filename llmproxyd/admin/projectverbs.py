@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from typing import Any
 
 from llmproxyd.admin import verbs
 from llmproxyd.admin.tree import Tree, number
+from llmproxyd.language.grammar import Option
+from llmproxyd.language.kinds import Choice, Count, Kind
+from llmproxyd.language.table import TABLE
 
 
 def project(tree: Tree) -> None:
@@ -19,11 +22,7 @@ def project(tree: Tree) -> None:
         "project create team-b --credential anthropic  # asks for the key",
     )
     create.add_argument("name", metavar="NAME")
-    create.add_argument("--id", help="an id of your own")
-    create.add_argument("--inactive", action="store_true", help="refuse its tokens for now")
-    _credentials(create)
-    _limits(create)
-    _allow(create)
+    _options(create, "project create")
     tree.verb("list", verbs.project_list, "list projects", "project list")
     _named(tree.verb("show", verbs.project_show, "show a project", "project show team-a"), "PROJECT")
     update = tree.verb(
@@ -34,11 +33,7 @@ def project(tree: Tree) -> None:
         "project update team-a --remove-credential mistral --tpm none",
     )
     _named(update, "PROJECT")
-    update.add_argument("--name", dest="new_name", metavar="NAME", help="call it so from now on")
-    _credentials(update)
-    update.add_argument("--remove-credential", action="append", default=[], metavar="UPSTREAM")
-    _limits(update)
-    _allow(update)
+    _options(update, "project update")
     for name, handler, about in (
         ("activate", verbs.project_activate, "let its tokens be used again"),
         ("deactivate", verbs.project_deactivate, "refuse all its tokens"),
@@ -59,7 +54,7 @@ def project(tree: Tree) -> None:
         "project rotate team-a --credential openai=@new.key",
     )
     _named(rotate, "PROJECT")
-    _credentials(rotate, required=True)
+    _options(rotate, "project rotate")
 
 
 def token(tree: Tree) -> None:
@@ -71,12 +66,11 @@ def token(tree: Tree) -> None:
         "token create --project team-a --name ci --expires 30d --rpm 60",
         "token create --project team-a --scope fault --max-requests 1000",
     )
-    create.add_argument("--project", required=True, metavar="PROJECT", help="id or name")
-    _token_settings(create)
+    _options(create, "token create")
     listing = tree.verb(
         "list", verbs.token_list, "list tokens, the newest first", "token list --project team-a"
     )
-    listing.add_argument("--project", metavar="PROJECT", help="of this one alone")
+    _options(listing, "token list")
     _named(tree.verb("show", verbs.token_show, "show a token", "token show tok_…"), "TOKEN")
     update = tree.verb(
         "update",
@@ -85,7 +79,7 @@ def token(tree: Tree) -> None:
         "token update ci --expires 90d --rpm none",
     )
     _named(update, "TOKEN")
-    _token_settings(update)
+    _options(update, "token update")
     for name, handler, about in (
         ("activate", verbs.token_activate, "let it be used again"),
         ("deactivate", verbs.token_deactivate, "refuse it until it is activated"),
@@ -101,53 +95,49 @@ def token(tree: Tree) -> None:
         "token rotate ci --grace 2d",
     )
     _named(rotate, "TOKEN")
-    rotate.add_argument("--grace", metavar="DURATION", help="how long the old one works still (at most 30d)")
+    _options(rotate, "token rotate")
 
 
 def _named(parser: argparse.ArgumentParser, what: str) -> None:
     told = "id, name or the token itself" if what == "TOKEN" else "id or name"
-    parser.add_argument("name", metavar=what, help=told)
+    parser.add_argument(what.lower(), metavar=what, help=told)
 
 
-def _credentials(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+def _options(parser: argparse.ArgumentParser, words: str) -> None:
+    """Those that the verb *words* has in the operator's language; of what is not given there is no value."""
+    verb = TABLE.verb(tuple(words.split()))
+    assert verb is not None
+    for one in verb.options:
+        if one.name == "--credential":
+            _credentials(parser, required=one.required)
+        elif one.kind is None:
+            parser.add_argument(one.name, action="store_true", default=argparse.SUPPRESS, help=one.about)
+        else:
+            _option(parser, one, one.kind)
+
+
+def _option(parser: argparse.ArgumentParser, option: Option, kind: Kind) -> None:
+    about = f"{option.about} ({kind.accepted}{'; may be repeated' if option.many else ''})"
+    given: dict[str, Any] = {"choices": kind.of} if isinstance(kind, Choice) else {"metavar": option.shows}
+    if isinstance(kind, Count):
+        given["type"] = number
+    parser.add_argument(
+        option.name,
+        action="append" if option.many else "store",
+        default=argparse.SUPPRESS,
+        required=option.required,
+        help=about.replace("%", "%%"),
+        **given,
+    )
+
+
+def _credentials(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Keys need not stand in a shell's history, so there is more to it than in the operator's language."""
     parser.add_argument(
         "--credential",
         action="append",
-        default=[],
+        default=argparse.SUPPRESS,
         required=required,
         metavar="UPSTREAM[=KEY|=@FILE|=-]",
         help="the provider's key; UPSTREAM alone asks for it, @FILE reads it, - is standard input",
-    )
-
-
-def _limits(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rpm", type=number, metavar="N", help='requests a minute; "none" for any number')
-    parser.add_argument(
-        "--tpm", type=number, metavar="N", help='model tokens a minute; "none" for any number'
-    )
-
-
-def _allow(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("allowlist", 'each may be repeated; "none" empties a list')
-    told: Sequence[tuple[str, str, str]] = (
-        ("--allow-endpoint", "PATH", "/v1/models, /v1/files/ or a glob"),
-        ("--allow-method", "METHOD", "POST"),
-        ("--allow-param", "NAME=VALUE[,VALUE…]", "model=gpt-4o,gpt-4o-*"),
-        ("--allow-origin", "ORIGIN", "web pages, http://localhost:3000"),
-        ("--require-header", "NAME[: VALUE]", "a field that must be there"),
-    )
-    for option, metavar, about in told:
-        group.add_argument(option, action="append", metavar=metavar, help=about)
-
-
-def _token_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--name", dest="new_name", metavar="TEXT", help="what it is for")
-    parser.add_argument("--expires", metavar="DURATION|DATE", help='30d, 2030-12-31, or "never"')
-    parser.add_argument("--max-requests", type=number, metavar="N", help='over its whole life, or "none"')
-    _limits(parser)
-    parser.add_argument(
-        "--scope",
-        action="append",
-        choices=("fault", "admin", "none"),
-        help="what else it may do: ask for faults, use the admin API (may be repeated)",
     )

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote
 from twisted.web.http import Request
 
 from llmproxyd.admin.body import MAX_BODY, read_json
-from llmproxyd.admin.routes import BASE, Route
+from llmproxyd.admin.route import BASE, Route
 from llmproxyd.config.problems import quoted
 from llmproxyd.control.forms import Whole, taken
 from llmproxyd.errors import Refused

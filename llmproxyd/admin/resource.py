@@ -17,10 +17,11 @@ from llmproxyd.admin.gate import Gate
 from llmproxyd.admin.openapi import describe
 from llmproxyd.admin.operations import Operations
 from llmproxyd.admin.reading import body_of, names_in, query_of, split_target
-from llmproxyd.admin.routes import BASE, OFF, Call, Page, Route, routes
+from llmproxyd.admin.route import BASE, Call, Page, Route
+from llmproxyd.admin.routes import OFF, routes
 from llmproxyd.config.problems import did_you_mean
 from llmproxyd.control.calls import Caller
-from llmproxyd.control.forms import Invalid
+from llmproxyd.control.wrong import Invalid
 from llmproxyd.errors import Refused
 
 

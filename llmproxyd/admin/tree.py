@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from llmproxyd.admin.client import checked_url
@@ -19,6 +19,11 @@ class Tree:
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self._verbs = parser.add_subparsers(metavar="VERB", required=True, title="verbs")
+
+    @property
+    def words(self) -> Collection[str]:
+        """The first words of all verbs so far."""
+        return self._verbs.choices
 
     def verb(
         self,
@@ -36,7 +41,7 @@ class Tree:
         lines = "\n".join(f"  llmproxyctl {one}" for one in examples)
         parser = self._verbs.add_parser(
             name,
-            help=about,
+            help=about.replace("%", "%%"),
             description=about[:1].upper() + about[1:] + ".",
             epilog=f"examples:\n{lines}\n\n{STATUSES}" if examples else STATUSES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -105,10 +110,10 @@ def interval(text: str) -> float:
     return seconds
 
 
-def number(text: str) -> int | str:
-    """A whole number, or ``none``."""
+def number(text: str) -> int | None:
+    """A whole number; ``none`` stands for no limit."""
     if text == "none":
-        return text
+        return None
     if text.isascii() and text.isdigit() and len(text) <= 15:
         return int(text)
     raise argparse.ArgumentTypeError(f'found {text!r}; accepted: a whole number, or "none"')

@@ -14,6 +14,8 @@ from typing import Any
 
 from llmproxyd.admin.client import Client
 from llmproxyd.admin.secrets import SecretSource
+from llmproxyd.control.accessbodies import changed_project, new_project, token_settings
+from llmproxyd.control.accesstables import tokens_table, usage_table
 from llmproxyd.control.tables import members, plain, table
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
@@ -45,17 +47,21 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def confirmed(question: str) -> bool:
+    """Whether whoever is at the terminal says yes."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() in ("y", "yes"):
+        return True
+    say("Nothing has changed.")
+    return False
+
+
 # Projects.
 
 
 def project_create(given: Namespace, desk: Desk) -> int:
     """Make a project."""
-    body = _project_body(given, desk)
-    body["name"] = given.name
-    if given.id is not None:
-        body["id"] = given.id
-    if given.inactive:
-        body["active"] = False
+    body = new_project(_project_values(given, desk))
     made = desk.client.call("POST", "projects", body=body)
     return desk.show(made, members(made))
 
@@ -81,18 +87,13 @@ def project_list(given: Namespace, desk: Desk) -> int:
 
 def project_show(given: Namespace, desk: Desk) -> int:
     """Show a project."""
-    found = desk.client.call("GET", "projects", given.name)
+    found = desk.client.call("GET", "projects", given.project)
     return desk.show(found, members(found))
 
 
 def project_update(given: Namespace, desk: Desk) -> int:
     """Change a project."""
-    body = _project_body(given, desk)
-    if given.new_name is not None:
-        body["name"] = given.new_name
-    for upstream in given.remove_credential:
-        body.setdefault("credentials", {})[upstream] = None
-    return _project_changed(given, desk, body)
+    return _project_changed(given, desk, changed_project(_project_values(given, desk)))
 
 
 def project_activate(given: Namespace, desk: Desk) -> int:
@@ -108,19 +109,17 @@ def project_deactivate(given: Namespace, desk: Desk) -> int:
 def project_delete(given: Namespace, desk: Desk) -> int:
     """Delete a project."""
     if sys.stdin.isatty() and not given.yes:
-        say(f"Project {plain(given.name)}, its tokens and its credentials will be gone.")
-        print("Delete it? [y/N] ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            say("Nothing has changed.")
+        say(f"Project {plain(given.project)}, its tokens and its credentials will be gone.")
+        if not confirmed("Delete it?"):
             return REFUSED
-    gone = desk.client.call("DELETE", "projects", given.name)
+    gone = desk.client.call("DELETE", "projects", given.project)
     return desk.show(gone, f"Deleted {plain(gone['deleted'])}, and {_many(gone['tokens'], 'token')} with it.")
 
 
 def project_rotate(given: Namespace, desk: Desk) -> int:
     """Replace credentials."""
     body = {"credentials": _credentials(given, desk)}
-    changed = desk.client.call("POST", "projects", given.name, "rotate", body=body)
+    changed = desk.client.call("POST", "projects", given.project, "rotate", body=body)
     return desk.show(changed, members(changed))
 
 
@@ -131,19 +130,19 @@ def _many(count: int, what: str) -> str:
 def _project_changed(given: Namespace, desk: Desk, body: dict[str, Any]) -> int:
     if not body:
         raise UsageError("nothing to change; --help lists what can be")
-    changed = desk.client.call("PATCH", "projects", given.name, body=body)
+    changed = desk.client.call("PATCH", "projects", given.project, body=body)
     return desk.show(changed, members(changed))
 
 
-def _project_body(given: Namespace, desk: Desk) -> dict[str, Any]:
-    body: dict[str, Any] = {}
-    if credentials := _credentials(given, desk):
-        body["credentials"] = credentials
-    if limits := _limits(given):
-        body["limits"] = limits
-    if allow := _allow(given):
-        body["allow"] = allow
-    return body
+def _project_values(given: Namespace, desk: Desk) -> dict[str, Any]:
+    """The words of a verb about projects, with the keys themselves."""
+    values = dict(vars(given))
+    if "credential" in values:
+        values["credential"] = _credentials(given, desk)
+    for text in values.get("allow_param", ()):
+        if "=" not in text and values["allow_param"] != ["none"]:
+            raise UsageError(f"--allow-param {text!r}: accepted: NAME=VALUE[,VALUE…]")
+    return values
 
 
 def _credentials(given: Namespace, desk: Desk) -> dict[str, Any]:
@@ -157,68 +156,20 @@ def _credentials(given: Namespace, desk: Desk) -> dict[str, Any]:
     return found
 
 
-def _limits(given: Namespace) -> dict[str, Any]:
-    limits = {"rpm": given.rpm, "tpm": given.tpm}
-    return {name: _or_null(value) for name, value in limits.items() if value is not None}
-
-
-def _or_null(value: object) -> object:
-    return None if value in ("none", "never") else value
-
-
-def _allow(given: Namespace) -> dict[str, Any]:
-    lists = {
-        "endpoints": given.allow_endpoint,
-        "methods": given.allow_method,
-        "origins": given.allow_origin,
-        "required_headers": given.require_header,
-    }
-    allow: dict[str, Any] = {
-        name: [] if values == ["none"] else values for name, values in lists.items() if values is not None
-    }
-    if given.allow_param is not None:
-        allow["params"] = {} if given.allow_param == ["none"] else _params(given.allow_param)
-    return allow
-
-
-def _params(texts: list[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for text in texts:
-        name, equals, values = text.partition("=")
-        if not equals:
-            raise UsageError(f"--allow-param {text!r}: accepted: NAME=VALUE[,VALUE…]")
-        found.setdefault(name, []).extend(values.split(","))
-    return found
-
-
 # Tokens.
 
 
 def token_create(given: Namespace, desk: Desk) -> int:
     """Make a token."""
-    made = desk.client.call("POST", "tokens", body={"project": given.project, **_token_body(given)})
+    body = {"project": given.project, **token_settings(_token_values(given))}
+    made = desk.client.call("POST", "tokens", body=body)
     return _told_once(made, desk)
 
 
 def token_list(given: Namespace, desk: Desk) -> int:
     """List tokens."""
-    found = desk.client.every("tokens", "tokens", query={"project": given.project})
-    rows = [
-        (
-            one["id"],
-            one["name"],
-            one["project"],
-            one["shown"],
-            one["state"],
-            one["requests"],
-            one["max_requests"],
-            one["expires"],
-            one["last_used"],
-        )
-        for one in found
-    ]
-    heads = ("ID", "NAME", "PROJECT", "TOKEN", "STATE", "REQUESTS", "OF", "EXPIRES", "LAST USED")
-    return desk.show(found, table(heads, rows, right=(5, 6)))
+    found = desk.client.every("tokens", "tokens", query={"project": vars(given).get("project")})
+    return desk.show(found, tokens_table(found))
 
 
 def token_show(given: Namespace, desk: Desk) -> int:
@@ -228,7 +179,7 @@ def token_show(given: Namespace, desk: Desk) -> int:
 
 def token_update(given: Namespace, desk: Desk) -> int:
     """Change a token."""
-    body = _token_body(given)
+    body = token_settings(_token_values(given))
     if not body:
         raise UsageError("nothing to change; --help lists what can be")
     return _token_answer(given, desk, "PATCH", body=body)
@@ -251,20 +202,20 @@ def token_revoke(given: Namespace, desk: Desk) -> int:
 
 def token_delete(given: Namespace, desk: Desk) -> int:
     """Delete a token."""
-    gone = desk.client.call("DELETE", "tokens", _reference(given.name))
+    gone = desk.client.call("DELETE", "tokens", _reference(given.token))
     return desk.show(gone, f"Deleted {plain(gone['deleted'])}.")
 
 
 def token_rotate(given: Namespace, desk: Desk) -> int:
     """Give a token a new secret."""
-    body = {} if given.grace is None else {"grace": given.grace}
-    return _told_once(desk.client.call("POST", "tokens", _reference(given.name), "rotate", body=body), desk)
+    body = {"grace": given.grace} if "grace" in given else {}
+    return _told_once(desk.client.call("POST", "tokens", _reference(given.token), "rotate", body=body), desk)
 
 
 def _token_answer(
     given: Namespace, desk: Desk, method: str, *more: str, body: dict[str, Any] | None = None
 ) -> int:
-    found = desk.client.call(method, "tokens", _reference(given.name), *more, body=body)
+    found = desk.client.call(method, "tokens", _reference(given.token), *more, body=body)
     return desk.show(found, members(found))
 
 
@@ -281,19 +232,12 @@ def _told_once(made: dict[str, Any], desk: Desk) -> int:
     return desk.show(made, made["token"])
 
 
-def _token_body(given: Namespace) -> dict[str, Any]:
-    body: dict[str, Any] = {}
-    if given.new_name is not None:
-        body["name"] = given.new_name
-    if given.expires is not None:
-        body["expires"] = _or_null(given.expires)
-    if given.max_requests is not None:
-        body["max_requests"] = _or_null(given.max_requests)
-    if limits := _limits(given):
-        body["limits"] = limits
-    if given.scope is not None:
-        body["scopes"] = [scope for scope in given.scope if scope != "none"]
-    return body
+def _token_values(given: Namespace) -> dict[str, Any]:
+    """The words of a verb about tokens."""
+    values = dict(vars(given))
+    if values.get("expires") == "none":
+        values["expires"] = "never"
+    return values
 
 
 # Everything else.
@@ -309,14 +253,7 @@ def usage(given: Namespace, desk: Desk) -> int:
     """Show what was used."""
     query = {"by": given.by, "since": given.since, "limit": given.limit}
     found = desk.client.call("GET", "usage", query=query)
-    rows = [
-        (one["label"] or one["name"], one["name"], one["requests"], one["input"], one["output"], one["cost"])
-        for one in found["usage"]
-    ]
-    heads = (given.by.upper(), "ID", "REQUESTS", "INPUT", "OUTPUT", "COST")
-    text = f"Since {found['since']} (UTC)\n" + table(heads, rows, right=(2, 3, 4, 5))
-    more = f"\n… and {found['left_out']} more" if found["left_out"] else ""
-    return desk.show(found, text + more)
+    return desk.show(found, usage_table(found, given.by))
 
 
 def cache_stats(given: Namespace, desk: Desk) -> int:

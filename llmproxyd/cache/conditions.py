@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from llmproxyd.cache.dates import seconds_of
 from llmproxyd.cache.fields import Found, finder, only, values_of
 from llmproxyd.cache.freshness import date_of, find
 from llmproxyd.cache.interface import Entry
+from llmproxyd.http.dates import seconds_of
 from llmproxyd.model import RawHeaders, Request
 
 _TAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*+"')

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmproxyd.cache.dates import seconds_of
 from llmproxyd.cache.directives import MOST, NOTHING, Directives, read, read_structured
 from llmproxyd.cache.fields import Found, finder, only
+from llmproxyd.http.dates import seconds_of
 
 find = finder(
     (

@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from llmproxyd.cache import luascripts
 from llmproxyd.cache.codec import decode, encode
 from llmproxyd.cache.interface import Entry, Purge
-from llmproxyd.redis import Redis
+from llmproxyd.redis.interface import Redis
 
 VARIANTS: Final = 32
 """Variants of one key; the oldest makes room.  All of a key together take four bodies at most."""

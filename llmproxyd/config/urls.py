@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from llmproxyd.config.problems import did_you_mean
 from llmproxyd.redaction import REDACTED, Secret
-from llmproxyd.redis import address_of
+from llmproxyd.redis.address import address_of
 
 STORE = '"sqlite:PATH", or a URL such as "postgresql://user:password@db.example.com/llmproxyd"'
 REDIS = (

@@ -10,21 +10,10 @@ from typing import Any
 from llmproxyd.access.allowlist import Allow
 from llmproxyd.access.projects import Limits, Project, Scope, Token
 from llmproxyd.config import texts
-from llmproxyd.control.forms import (
-    Choice,
-    Flag,
-    Form,
-    Invalid,
-    Kind,
-    ListOf,
-    MapOf,
-    Names,
-    Nullable,
-    Text,
-    Whole,
-    Wrong,
-)
+from llmproxyd.control.forms import Choice, Flag, Form, Kind, ListOf, MapOf, Nullable, Text, Whole
 from llmproxyd.control.moments import ACCEPTED, PATTERN, parse_moment, stamp
+from llmproxyd.control.names import Names
+from llmproxyd.control.wrong import Invalid, Wrong
 from llmproxyd.redaction import Secret
 from llmproxyd.units import parse_duration
 
@@ -76,7 +65,6 @@ LIMITS = Form(
 )
 SCOPES = ListOf(Choice([scope.value for scope in Scope]), most=len(Scope))
 
-_PATTERN = Text("a pattern of 1 to 500 visible characters", pattern="[!-~]{1,500}", most=500)
 _SEGMENT = r"""(?:\*|\*?\.*(?:[!"$&'()+,:<=>@A-Z\[\]^_`a-z{|}~0-9-]\.*\*?)+)"""
 """Of a pattern of paths: visible characters but for those that servers read in several ways, and not dots
 alone."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmproxyd.control.accessbodies import changed_project, new_project, token_settings
 from llmproxyd.control.accessforms import MOMENT
+from llmproxyd.control.accesstables import tokens_table, usage_table
 from llmproxyd.control.answers import Answer
 from llmproxyd.control.forms import Form, taken
 from llmproxyd.control.ledger import MOST
@@ -14,12 +16,6 @@ from llmproxyd.control.tables import members, plain, table
 from llmproxyd.control.turn import Turn, of_members
 from llmproxyd.errors import Refused
 
-_LISTS: Mapping[str, str] = {
-    "allow_endpoint": "endpoints",
-    "allow_method": "methods",
-    "allow_origin": "origins",
-    "require_header": "required_headers",
-}
 _SINCE = Form({"since": MOMENT})
 
 
@@ -46,7 +42,7 @@ async def project_list(turn: Turn) -> Answer:
         for one in found["projects"]
     ]
     heads = ("NAME", "ID", "STATE", "CREDENTIALS", "RPM", "TPM", "CREATED")
-    return _listed(turn, heads, rows, found, right=(4, 5))
+    return _listed(turn, table(heads, rows, right=(4, 5), colour=turn.colour), rows, found)
 
 
 async def project_show(turn: Turn) -> Answer:
@@ -56,22 +52,12 @@ async def project_show(turn: Turn) -> Answer:
 
 async def project_create(turn: Turn) -> Answer:
     """``project create``."""
-    body = _project_body(turn.values)
-    body["name"] = turn.values["name"]
-    if "id" in turn.values:
-        body["id"] = turn.values["id"]
-    if turn.values.get("inactive"):
-        body["active"] = False
-    return of_members(await _projects(turn).create(turn.caller, body))
+    return of_members(await _projects(turn).create(turn.caller, new_project(turn.values)))
 
 
 async def project_update(turn: Turn) -> Answer:
     """``project update``."""
-    body = _project_body(turn.values)
-    if "name" in turn.values:
-        body["name"] = turn.values["name"]
-    for upstream in turn.values.get("remove_credential", ()):
-        body.setdefault("credentials", {})[upstream] = None
+    body = changed_project(turn.values)
     return of_members(await _projects(turn).update(turn.caller, turn.values["project"], body))
 
 
@@ -104,22 +90,7 @@ async def project_rotate(turn: Turn) -> Answer:
 async def token_list(turn: Turn) -> Answer:
     """``token list``."""
     found = await _projects(turn).tokens.list(turn.values.get("project"), MOST)
-    rows = [
-        (
-            one["id"],
-            one["name"],
-            one["project"],
-            one["shown"],
-            one["state"],
-            one["requests"],
-            one["max_requests"],
-            one["expires"],
-            one["last_used"],
-        )
-        for one in found["tokens"]
-    ]
-    heads = ("ID", "NAME", "PROJECT", "TOKEN", "STATE", "REQUESTS", "OF", "EXPIRES", "LAST USED")
-    return _listed(turn, heads, rows, found, right=(5, 6))
+    return _listed(turn, tokens_table(found["tokens"], colour=turn.colour), found["tokens"], found)
 
 
 async def token_show(turn: Turn) -> Answer:
@@ -129,13 +100,13 @@ async def token_show(turn: Turn) -> Answer:
 
 async def token_create(turn: Turn) -> Answer:
     """``token create``."""
-    body = {"project": turn.values["project"], **_token_body(turn.values)}
+    body = {"project": turn.values["project"], **token_settings(turn.values)}
     return _told_once(await _projects(turn).tokens.create(turn.caller, body))
 
 
 async def token_update(turn: Turn) -> Answer:
     """``token update``."""
-    body = _token_body(turn.values)
+    body = token_settings(turn.values)
     return of_members(await _projects(turn).tokens.update(turn.caller, turn.values["token"], body))
 
 
@@ -173,71 +144,17 @@ async def usage(turn: Turn) -> Answer:
     if "since" in turn.values:
         since = taken(_SINCE, {"since": turn.values["since"]}, "invalid_query")["since"]
     found = await _projects(turn).usage(by, since, turn.values.get("limit", MOST))
-    rows = [
-        (one["label"] or one["name"], one["name"], one["requests"], one["input"], one["output"], one["cost"])
-        for one in found["usage"]
-    ]
-    text = table(
-        (by.upper(), "ID", "REQUESTS", "INPUT", "OUTPUT", "COST"),
-        rows,
-        right=(2, 3, 4, 5),
-        colour=turn.colour,
-    )
-    more = f"… and {found['left_out']} more\n" if found["left_out"] else ""
-    return Answer(f"Since {found['since']} (UTC)\n{text}\n{more}", data=found)
+    return Answer(usage_table(found, by, colour=turn.colour) + "\n", data=found)
 
 
-def _listed(
-    turn: Turn, heads: tuple[str, ...], rows: list[Any], found: Mapping[str, Any], right: tuple[int, ...]
-) -> Answer:
+def _listed(turn: Turn, text: str, rows: Sequence[object], found: Mapping[str, Any]) -> Answer:
     if not rows:
         return Answer("None yet.\n", data=found)
     more = f"… and more than {MOST}; llmproxyctl lists them all\n" if found["next"] else ""
-    return Answer(table(heads, rows, right=right, colour=turn.colour) + "\n" + more, data=found)
+    return Answer(f"{text}\n{more}", data=found)
 
 
 def _told_once(made: Mapping[str, Any]) -> Answer:
     shown = {name: value for name, value in made.items() if name != "token"}
     text = f"{members(shown)}\nThe token is shown this once:\n{made['token']}\n"
     return Answer(text, data=made)
-
-
-def _limits(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: values[name] for name in ("rpm", "tpm") if name in values}
-
-
-def _project_body(values: Mapping[str, Any]) -> dict[str, Any]:
-    body: dict[str, Any] = {}
-    if "credential" in values:
-        body["credentials"] = dict(values["credential"])
-    if limits := _limits(values):
-        body["limits"] = limits
-    allow: dict[str, Any] = {
-        member: [] if values[key] == ("none",) else list(values[key])
-        for key, member in _LISTS.items()
-        if key in values
-    }
-    if "allow_param" in values:
-        allow["params"] = {} if values["allow_param"] == ("none",) else _params(values["allow_param"])
-    if allow:
-        body["allow"] = allow
-    return body
-
-
-def _params(texts: tuple[str, ...]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for text in texts:
-        name, _, value = text.partition("=")
-        found.setdefault(name, []).extend(value.split(","))
-    return found
-
-
-def _token_body(values: Mapping[str, Any]) -> dict[str, Any]:
-    body: dict[str, Any] = {name: values[name] for name in ("name", "max_requests") if name in values}
-    if "expires" in values:
-        body["expires"] = None if values["expires"] == "never" else values["expires"]
-    if limits := _limits(values):
-        body["limits"] = limits
-    if "scope" in values:
-        body["scopes"] = [scope for scope in values["scope"] if scope != "none"]
-    return body

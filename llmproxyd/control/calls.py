@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
 from llmproxyd.errors import Refused
@@ -37,6 +37,15 @@ class Auditing(Protocol):
     """Puts a change on record; the Deferred fails where that is impossible."""
 
     def __call__(self, change: Change) -> Deferred[None]: ...
+
+
+def auditing(record: Callable[[Change], object]) -> Auditing:
+    """*record*, which may take its time, or be done at once."""
+
+    def told(change: Change) -> Deferred[Any]:
+        return maybeDeferred(record, change)
+
+    return told
 
 
 def verb(method: Callable[P, Coroutine[Deferred[Any], Any, T]]) -> Callable[P, Deferred[T]]:

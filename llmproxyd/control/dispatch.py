@@ -16,13 +16,13 @@ from llmproxyd.control import (
 )
 from llmproxyd.control.answers import Answer
 from llmproxyd.control.turn import Turn
-from llmproxyd.faults.language import VERBS
+from llmproxyd.language.faults import MODES
 
 Handler = Callable[[Turn], Answer | Coroutine[Any, Any, Answer]]
 """Does it; raises :exc:`LanguageError` or :exc:`Refused` where it cannot be done."""
 
 HANDLERS: Mapping[str, Handler] = {
-    **dict.fromkeys(("n", "c", "r", "u", "error", *VERBS, "status="), faultverbs.mode),
+    **dict.fromkeys((one.name for one in MODES), faultverbs.mode),
     "fault list": faultverbs.listing,
     "fault add": faultverbs.add,
     "fault rm": faultverbs.remove,

@@ -7,55 +7,15 @@ RFC 6901), what was found there and what is accepted.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, overload
+from typing import Any, Protocol
 
-from llmproxyd.config.problems import did_you_mean, quoted
-from llmproxyd.errors import Refused
-
-MOST_WRONG = 50
-"""So many problems are told at most."""
+from llmproxyd.config.problems import did_you_mean
+from llmproxyd.control.wrong import BAD, MOST_WRONG, Invalid, Wrong, found, step
 
 Schema = dict[str, Any]
-
-
-class _Bad:
-    """The type of :data:`BAD`."""
-
-
-BAD: Final = _Bad()
-"""Stands for a value that could not be had; the reason is on the list."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wrong:
-    """One thing that is wrong with what was given.
-
-    :param pointer: where, as a JSON pointer; empty for the whole.
-    :param found: what stands there, without any secret.
-    """
-
-    pointer: str
-    found: str
-    accepted: str
-
-    def __str__(self) -> str:
-        where = self.pointer or "the whole"
-        return f"{where}: found {self.found}; accepted: {self.accepted}"
-
-
-class Invalid(Refused):
-    """400: what was given cannot be meant.
-
-    :ivar wrong: everything that is wrong with it.
-    """
-
-    def __init__(self, wrong: Sequence[Wrong], code: str = "invalid_body") -> None:
-        more = "" if len(wrong) == 1 else f" (and {len(wrong) - 1} more)"
-        super().__init__(400, code, f"{wrong[0]}{more}")
-        self.wrong = tuple(wrong)
 
 
 class Kind(Protocol):
@@ -73,25 +33,6 @@ class Kind(Protocol):
     def read(self, value: object, pointer: str, wrong: list[Wrong]) -> Any:
         """*value* as Python has it, or :data:`BAD` and the reason on *wrong*."""
         ...
-
-
-def step(pointer: str, name: str | int) -> str:
-    """The place *name* below *pointer*; a name that may be a secret is not shown."""
-    shown = str(name) if isinstance(name, int) else quoted(name)[1:-1]
-    return f"{pointer}/{shown.replace('~', '~0').replace('/', '~1')}"
-
-
-def found(value: object) -> str:
-    """What *value* is; only short texts and numbers are shown themselves."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return quoted(value)
-    if isinstance(value, int | float):
-        return "a huge number" if abs(value) >= 1e18 else str(value)
-    return "a list" if isinstance(value, list) else "an object"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,38 +123,6 @@ class Flag:
             return value
         wrong.append(Wrong(pointer, found(value), self.accepted))
         return BAD
-
-
-class Names(Sequence[str]):
-    """The names of what there is now, in order: a reload may have changed them.
-
-    :param of: what is looked at anew each time.
-    """
-
-    def __init__(self, of: Collection[str]) -> None:
-        self._of = of
-
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        """The name at *place*."""
-        return sorted(self._of)[place]
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(self._of)
-
-    def __contains__(self, name: object) -> bool:
-        """Whether there is one of this *name*."""
-        return name in self._of
-
-    def __iter__(self) -> Iterator[str]:
-        """All of them."""
-        return iter(sorted(self._of))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmproxyd.control.answers import Answer
 from llmproxyd.control.commanded import completed, told_limit
-from llmproxyd.control.forms import Names
+from llmproxyd.control.names import Names
 from llmproxyd.control.tables import GREEN, YELLOW, paint
 from llmproxyd.faults import words
 from llmproxyd.faults.choose import Engine, Running

@@ -90,13 +90,7 @@ def status(turn: Turn) -> Answer:
 
 def export(turn: Turn) -> Answer:
     """``scenario export``."""
-    journal = turn.means.journal
-    if journal is None:
-        raise Refused(
-            404,
-            "journal_unavailable",
-            "No journal of requests is kept here; journal.requests says how many are.",
-        )
+    journal = turn.journal()
     given: Sequence[object] = turn.values.get("what", ())
     settings = {one.name: one.value for one in given if isinstance(one, Setting)}
     limit = next((one for one in given if isinstance(one, int)), MOST_EXPORTED)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmproxyd.control.forms import BAD, Choice, Form, Schema, Text, Wrong, found
+from llmproxyd.control.forms import Choice, Form, Schema, Text
+from llmproxyd.control.wrong import BAD, Wrong, found
 
 ACTIONS = ("trip", "reset")
 

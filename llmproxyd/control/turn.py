@@ -5,23 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 
 from llmproxyd.control.answers import Answer, Console
 from llmproxyd.control.calls import Auditing, Caller, Recorder
-from llmproxyd.control.means import Means
+from llmproxyd.control.levers import Levers
+from llmproxyd.control.means import Journal, Means
 from llmproxyd.control.tables import members
 from llmproxyd.errors import Refused
 from llmproxyd.faults.language import LanguageError
 from llmproxyd.language.grammar import Call
 from llmproxyd.model import Change
 
-if TYPE_CHECKING:
-    from llmproxyd.control.verbs import Control
-
 T = TypeVar("T")
+
+
+class Again(Protocol):
+    """Does the same line once more."""
+
+    def __call__(self, *, console: Console) -> Answer | Deferred[Answer]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +33,16 @@ class Turn:
     """What a verb gets.
 
     :param line: as it was written.
+    :param again: does it once more, for whoever has been asked.
     """
 
-    control: Control
+    control: Levers
     call: Call
     line: str
     caller: Caller
     console: Console
     audit: Auditing
+    again: Again
 
     @property
     def means(self) -> Means:
@@ -58,13 +64,24 @@ class Turn:
         """Whether it may be in colour."""
         return self.console.colour and not self.json
 
+    def journal(self) -> Journal:
+        """The last requests.
+
+        :raises Refused: they are not kept.
+        """
+        journal = self.means.journal
+        if journal is None:
+            raise Refused(
+                404,
+                "journal_unavailable",
+                "No journal of requests is kept here; journal.requests says how many are.",
+            )
+        return journal
+
     def asking(self, question: str) -> Answer:
         """An answer that asks before the line is done."""
         console = replace(self.console, terminal=False)
-        control, line, caller, audit = self.control, self.line, self.caller, self.audit
-        return Answer(
-            "", asks=question, confirm=lambda: control.run(line, caller, console=console, audit=audit)
-        )
+        return Answer("", asks=question, confirm=lambda: self.again(console=console))
 
     async def change(
         self,
@@ -103,15 +120,6 @@ class Turn:
             return await result if isinstance(result, Awaitable) else result
 
         return await Recorder(self.audit).make(self.caller, action, target, done, before=before, after=after)
-
-
-def auditing(record: Callable[[Change], object]) -> Auditing:
-    """*record*, which may take its time, or be done at once."""
-
-    def told(change: Change) -> Deferred[Any]:
-        return maybeDeferred(record, change)
-
-    return told
 
 
 def of_members(value: Mapping[str, object]) -> Answer:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmproxyd.control.answers import Answer, Stop
-from llmproxyd.control.means import Journal, Places
+from llmproxyd.control.means import Places
 from llmproxyd.control.requestrows import heads_of_requests, line_of_request, rows_of_requests
 from llmproxyd.control.tables import members, plain, table
 from llmproxyd.control.turn import Turn, json_text, of_members
@@ -34,7 +34,7 @@ def status(turn: Turn) -> Answer:
 
 def requests(turn: Turn) -> Answer:
     """``requests``."""
-    rows = _journal(turn).recent(turn.values.get("filter", ()), turn.values.get("n", REQUESTS))
+    rows = turn.journal().recent(turn.values.get("filter", ()), turn.values.get("n", REQUESTS))
     data = {"requests": [dict(row) for row in rows]}
     if not rows:
         return Answer("No such request is remembered.\n", data=data)
@@ -45,7 +45,7 @@ def tail(turn: Turn) -> Answer:
     """``requests tail``."""
     if not turn.console.lasting:
         raise LanguageError("requests tail needs a console that goes on; ask for requests again and again")
-    journal, filters = _journal(turn), turn.values.get("filter", ())
+    journal, filters = turn.journal(), turn.values.get("filter", ())
     rows = journal.recent(filters, turn.values.get("n", TAIL))
     as_json, colour = turn.json, turn.colour
 
@@ -61,7 +61,7 @@ def tail(turn: Turn) -> Answer:
 
 def explain(turn: Turn) -> Answer:
     """``explain``."""
-    found = _journal(turn).explain(turn.values["id"])
+    found = turn.journal().explain(turn.values["id"])
     if found is None:
         raise Refused(
             404,
@@ -139,17 +139,6 @@ async def _switch(turn: Turn, verb: str, state: str) -> Answer:
         before=None if before is None else {"state": before},
         after={"state": state},
     )
-
-
-def _journal(turn: Turn) -> Journal:
-    journal = turn.means.journal
-    if journal is None:
-        raise Refused(
-            404,
-            "journal_unavailable",
-            "No journal of requests is kept here; journal.requests says how many are.",
-        )
-    return journal
 
 
 def _places(turn: Turn) -> Places:

@@ -113,17 +113,6 @@ def check_asked(text: str) -> None:
     parse_asked(text)
 
 
-def parse_line(text: str) -> Scenario:
-    """The scenario that the line *text* is.
-
-    :raises LanguageError: it is none.
-    """
-    asked = parse_asked(text)
-    if asked.file is not None:
-        raise LanguageError(f'"{shown(asked.file)}" names a file; accepted: {ACCEPTED}')
-    return asked.scenario()
-
-
 def parse_steps(text: str) -> tuple[Step, ...]:
     """The steps of one line.
 

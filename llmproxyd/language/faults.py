@@ -115,13 +115,18 @@ _BREAKAGES = (
     ),
 )
 
-FAULTS = (
+MODES = (
     _letter("n", "No error: everything passes (standing rules stay)"),
     _letter("c", "Context length exceeded", "c", "c 4", "c 30% for=5m"),
     _letter("r", "Rate limit error", "r 3 retry_after=2", "r * upstream=openai"),
     _letter("u", "Unknown server error: 500, 503 or 529, as the provider does", "u", "u * model=gpt-4*"),
     _letter("error", "Any kind of error", "error overloaded 2", "error quota after=1"),
     *_BREAKAGES,
+)
+"""The verbs that set the mode."""
+
+FAULTS = (
+    *MODES,
     Verb(
         words=("fault", "list"),
         about="Show the mode and the standing rules",

@@ -32,7 +32,6 @@ from llmproxyd.providers.registry import registry
 from llmproxyd.redaction import Redactor
 from llmproxyd.site.proxy import Mounted
 from llmproxyd.site.root import PublicSite, Root
-from llmproxyd.wire.head import Limits
 from llmproxyd.wire.site import WireSite
 
 
@@ -212,21 +211,10 @@ class ProxyResource(Mounted):
         :param root: its tree, somewhere in which this resource stands; by default it is alone, and
             :meth:`stop` closes connections that wait for a request.
         """
-        server, works = self._config.server, self._works
-        wire: dict[str, Any] = {
-            "clock": works.reactor,
-            "wall": time.time,
-            "wheel": works.wheel,
-            "limits": Limits(
-                max_headers=server.max_headers,
-                max_body=server.max_body,
-                header_timeout=server.header_timeout,
-                idle_timeout=server.idle_timeout,
-            ),
-        }
+        works = self._works
         if root is not None:
-            return WireSite(root, **wire)
-        alone = self._alone = PublicSite(Root(self, {}), self.pipeline, **wire)
+            return WireSite(root, **works.wire())
+        alone = self._alone = PublicSite(Root(self, {}), self.pipeline, **works.wire())
         works.connections = lambda: len(alone.channels)
         return alone
 

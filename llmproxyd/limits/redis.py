@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from llmproxyd.access.buckets import MINUTE, SLACK
 from llmproxyd.limits.interface import Taken, Want
 from llmproxyd.limits.memory import MemoryLimiter, taken
-from llmproxyd.redis import Redis
+from llmproxyd.redis.interface import Redis
 
 PREFIX = "llmproxyd:limit:"
 

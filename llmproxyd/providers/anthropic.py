@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from llmproxyd.providers.base import (
+    READ,
     CredentialPlace,
     Dialect,
     Endpoint,
@@ -158,7 +159,7 @@ COUNT_TOKENS_PATH = r"/messages/count_tokens$"
 
 MESSAGES = Endpoint("messages", path(MESSAGES_PATH), streams=Streams.BODY, forms=(STREAM,), usage=USAGE)
 COUNT_TOKENS = Endpoint("count_tokens", path(COUNT_TOKENS_PATH), EndpointKind.METADATA)
-MODELS = Endpoint("models", path(r"/models(/[^/]+)?$"), EndpointKind.METADATA, frozenset({b"GET", b"HEAD"}))
+MODELS = Endpoint("models", path(r"/models(/[^/]+)?$"), EndpointKind.METADATA, READ)
 COMPLETE = Endpoint("complete", path(r"/complete$"), streams=Streams.BODY, forms=(STREAM,), usage=USAGE)
 
 ERRORS: dict[ErrorKind, ErrorSpec] = {

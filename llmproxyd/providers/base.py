@@ -24,6 +24,9 @@ from llmproxyd.providers.places import Places
 JSON = b"application/json"
 SSE = b"text/event-stream"
 
+READ = frozenset({b"GET", b"HEAD"})
+"""Methods of what can only be looked at."""
+
 
 class EndpointKind(StrEnum):
     """What an endpoint is for.  Faults hit ``inference`` unless a rule says otherwise."""

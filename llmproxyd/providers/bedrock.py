@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from llmproxyd.providers import anthropic, openai
 from llmproxyd.providers.base import (
+    READ,
     Dialect,
     Endpoint,
     EndpointKind,
@@ -216,9 +217,7 @@ ENDPOINTS = (
         "invoke", path(_MODEL + r"/invoke-with-response-stream$"), streams=Streams.ALWAYS, forms=(STREAM,)
     ),
     Endpoint("count_tokens", path(_MODEL + r"/count-tokens$"), EndpointKind.METADATA),
-    Endpoint(
-        "models", path(r"/foundation-models(/[^/]+)?$"), EndpointKind.METADATA, frozenset({b"GET", b"HEAD"})
-    ),
+    Endpoint("models", path(r"/foundation-models(/[^/]+)?$"), EndpointKind.METADATA, READ),
 )
 
 ERRORS: dict[ErrorKind, ErrorSpec] = {

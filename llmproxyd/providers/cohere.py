@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from llmproxyd.providers import openai
 from llmproxyd.providers.base import (
+    READ,
     SSE,
     Dialect,
     Endpoint,
@@ -179,7 +180,7 @@ ENDPOINTS = (
     replace(openai.chat(r"/compatibility/v1/chat/completions$"), speaks="openai"),
     replace(openai.embeddings(r"/compatibility/v1/embeddings$"), speaks="openai"),
     Endpoint("tokenize", path(r"/v1/(de)?tokenize$"), EndpointKind.METADATA),
-    Endpoint("models", path(r"/v1/models(/[^/]+)?$"), EndpointKind.METADATA, frozenset({b"GET", b"HEAD"})),
+    Endpoint("models", path(r"/v1/models(/[^/]+)?$"), EndpointKind.METADATA, READ),
 )
 
 ERRORS: dict[ErrorKind, ErrorSpec] = {

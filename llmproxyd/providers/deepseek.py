@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from llmproxyd.providers.anthropic import MESSAGES
 from llmproxyd.providers.base import (
+    READ,
     Endpoint,
     EndpointKind,
     ErrorKind,
@@ -34,7 +35,7 @@ PROVIDER = Provider(
     endpoints=(
         *counted(ENDPOINTS, _usage),
         replace(MESSAGES, pattern=path(r"/anthropic/v1/messages$"), speaks="anthropic"),
-        Endpoint("balance", path(r"/user/balance$"), EndpointKind.METADATA, frozenset({b"GET", b"HEAD"})),
+        Endpoint("balance", path(r"/user/balance$"), EndpointKind.METADATA, READ),
     ),
     errors={
         **ERRORS,

@@ -1,4 +1,4 @@
-"""Google: Gemini's generateContent family, interactions, and its OpenAI-compatible paths.
+"""Google: Gemini's generateContent family, the endpoint of interactions, and its OpenAI-compatible paths.
 
 Errors: https://ai.google.dev/gemini-api/docs/troubleshooting and google.rpc's error details.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from llmproxyd.providers import openai
+from llmproxyd.providers import interactions, openai
 from llmproxyd.providers.base import (
     JSON,
+    READ,
     SSE,
     CredentialPlace,
     Dialect,
@@ -34,9 +35,7 @@ from llmproxyd.providers.base import (
 )
 from llmproxyd.providers.events import (
     JsonObject,
-    error_event,
     first_arguments,
-    kind_of,
     member,
     objects,
     says,
@@ -142,10 +141,6 @@ def _array_element(value: Mapping[str, object]) -> bytes:
     return b",\n" + encode(value)
 
 
-def _interaction_error(value: Mapping[str, object]) -> bytes:
-    return b"event: error\n" + data_event({"event_type": "error", "error": value.get("error", value)})
-
-
 def _content(_name: str, value: JsonObject) -> bool:
     """A part of a candidate, its reason to finish, or why the prompt was blocked: an answer too."""
     return bool(member(value, "promptFeedback").get("blockReason")) or any(
@@ -180,41 +175,6 @@ def _empty(name: str, value: JsonObject) -> JsonObject | None:
     return {**value, "candidates": without}
 
 
-def _interaction_said(_name: str, value: JsonObject) -> object:
-    return [value.get(key) for key in ("delta", "content", "step")]
-
-
-def _interaction_tool(_name: str, value: JsonObject) -> str:
-    """The arguments of a call: whole, or as texts in pieces."""
-    places = [member(value, key) for key in ("delta", "content", "step")]
-    return first_arguments(*(place.get("arguments") for place in places))
-
-
-def _interaction_empty(name: str, value: JsonObject) -> JsonObject | None:
-    """Everything but what tells of the interaction as a whole is left out; it ends without outputs."""
-    kind = kind_of(name, value)
-    ended = member(value, "interaction")
-    if ended.get("outputs"):
-        return {**value, "interaction": {**ended, "outputs": []}}
-    return value if kind == "error" or kind.startswith("interaction.") else None
-
-
-def _interaction_content(name: str, value: JsonObject) -> bool:
-    """A delta, content that does not start empty, or the end."""
-    kind = kind_of(name, value)
-    if kind.endswith((".delta", ".start")) and not kind.startswith("interaction."):
-        return says([value.get(key) for key in ("delta", "content", "step")])
-    return kind in INTERACTION_STREAM.final
-
-
-def _interaction_failure(name: str, value: JsonObject) -> JsonObject | None:
-    """The event ``error``, or an interaction that ends with the status ``failed``."""
-    ended = member(value, "interaction")
-    if ended.get("status") == "failed":
-        return member(ended, "error") or {"message": "The interaction failed.", "code": "internal"}
-    return error_event(name, value)
-
-
 SSE_STREAM = StreamForm(
     "sse",
     Framing.SSE,
@@ -238,19 +198,6 @@ ARRAY_STREAM = StreamForm(
     tool=_tool,
     empty=_empty,
 )
-INTERACTION_STREAM = StreamForm(
-    "interactions",
-    Framing.SSE,
-    SSE,
-    _interaction_error,
-    final=("interaction.completed",),
-    content=_interaction_content,
-    failure=_interaction_failure,
-    said=_interaction_said,
-    tool=_interaction_tool,
-    empty=_interaction_empty,
-)
-
 USAGE = Usage(
     model=("modelVersion",),
     tokens={
@@ -265,28 +212,12 @@ USAGE = Usage(
     # The total is the sum of all but what was cached.
     apart={"input": ("tools",), "output": ("reasoning",)},
 )
-INTERACTION_USAGE = Usage(
-    model=("model",),
-    tokens={
-        "input": ("usage", "total_input_tokens"),
-        "output": ("usage", "total_output_tokens"),
-        "total": ("usage", "total_tokens"),
-        "cached": ("usage", "total_cached_tokens"),
-        "reasoning": ("usage", "total_thought_tokens"),
-        "tools": ("usage", "total_tool_use_tokens"),
-    },
-    roots=((), ("interaction",)),
-    finish=(("status",),),
-    apart={"input": ("tools",), "output": ("reasoning",)},
-)
 
 
 def _method(names: str) -> str:
     """A pattern for ``models/M:name``: with or without version, the colon raw or encoded."""
     return rf"/(?:models|tunedModels)/(?P<model>[^/:]+?)(?::|%3[Aa])(?:{names})$"
 
-
-_READ = frozenset({b"GET", b"HEAD"})
 
 ENDPOINTS = (
     Endpoint(
@@ -304,14 +235,14 @@ ENDPOINTS = (
         "interactions",
         path(r"/interactions$"),
         streams=Streams.BODY,
-        forms=(INTERACTION_STREAM,),
-        usage=INTERACTION_USAGE,
+        forms=(interactions.STREAM,),
+        usage=interactions.USAGE,
     ),
-    Endpoint("interaction", path(r"/interactions/[^/]+$"), EndpointKind.METADATA, _READ | {b"DELETE"}),
+    Endpoint("interaction", path(r"/interactions/[^/]+$"), EndpointKind.METADATA, READ | {b"DELETE"}),
     replace(openai.chat(r"/openai/chat/completions$"), speaks="openai"),
     replace(openai.embeddings(r"/openai/embeddings$"), speaks="openai"),
     replace(openai.models(r"/openai/models(/[^/]+)*$"), speaks="openai"),
-    Endpoint("models", path(r"/(models|tunedModels)(/[^/]+)?$"), EndpointKind.METADATA, _READ),
+    Endpoint("models", path(r"/(models|tunedModels)(/[^/]+)?$"), EndpointKind.METADATA, READ),
 )
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from llmproxyd.providers import openai
 from llmproxyd.providers.anthropic import MESSAGES
 from llmproxyd.providers.base import (
+    READ,
     Dialect,
     Endpoint,
     EndpointKind,
@@ -112,8 +113,6 @@ USAGE = Usage(
     finish=(("done_reason",),),
 )
 
-_READ = frozenset({b"GET", b"HEAD"})
-
 NATIVE = (
     Endpoint(
         "native_chat",
@@ -139,7 +138,7 @@ NATIVE = (
     ),
     Endpoint("show", path(r"/api/(show|copy)$"), EndpointKind.METADATA),
     Endpoint("delete", path(r"/api/delete$"), EndpointKind.METADATA, frozenset({b"DELETE"})),
-    Endpoint("tags", path(r"/api/(tags|ps|version)$"), EndpointKind.METADATA, _READ),
+    Endpoint("tags", path(r"/api/(tags|ps|version)$"), EndpointKind.METADATA, READ),
 )
 
 ENDPOINTS = (

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from llmproxyd.providers.anthropic import MESSAGES, wire_shape
 from llmproxyd.providers.base import (
+    READ,
     Dialect,
     Endpoint,
     EndpointKind,
@@ -90,7 +91,7 @@ ENDPOINTS = (
         "account",
         path(r"/v1/(key|keys|credits|generation|providers|activity)(/[^/]+)?$"),
         EndpointKind.METADATA,
-        frozenset({b"GET", b"HEAD"}),
+        READ,
     ),
 )
 

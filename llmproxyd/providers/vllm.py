@@ -12,6 +12,7 @@ from dataclasses import replace
 from llmproxyd.providers import openai
 from llmproxyd.providers.anthropic import MESSAGES
 from llmproxyd.providers.base import (
+    READ,
     Dialect,
     Endpoint,
     EndpointKind,
@@ -61,7 +62,7 @@ ENDPOINTS = (
         "server",
         path(r"/(health|ping|version|metrics|load)$"),
         EndpointKind.METADATA,
-        frozenset({b"GET", b"HEAD"}),
+        READ,
     ),
 )
 

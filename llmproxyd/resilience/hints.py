@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 
+from llmproxyd.http.dates import seconds_meant
 from llmproxyd.model import RawHeaders
 
 LONGEST = 1e9
@@ -44,17 +45,6 @@ _UNITS = {
     "d": _DAY,
 }
 _RFC3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:]{8}(?:\.[0-9]+)?(?:Z|[-+][0-9]{2}:[0-9]{2})")
-
-_TIME = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
-_DATES = tuple(
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        rf"[a-z]+, (?P<day>[0-9]{{2}}) (?P<month>[a-z]{{3}}) (?P<year>[0-9]{{4}}) {_TIME} GMT",
-        rf"[a-z]+, (?P<day>[0-9]{{2}})-(?P<month>[a-z]{{3}})-(?P<year>[0-9]{{2}}) {_TIME} GMT",
-        rf"[a-z]+ (?P<month>[a-z]{{3}}) (?P<day>[ 0-9][0-9]) {_TIME} (?P<year>[0-9]{{4}})",
-    )
-)
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 _Fields = dict[str, list[str]]
 
@@ -113,7 +103,9 @@ def _by_fields(fields: _Fields, wall: float, status: int) -> float | None:
 def _retry_after(text: str, wall: float) -> float | None:
     """Delay seconds, fractions included, or an HTTP date."""
     seconds = _scaled(text, 1.0)
-    return seconds if seconds is not None else _until(_http_date(text, wall), wall)
+    if seconds is None:
+        seconds = _until(seconds_meant(text.encode(errors="replace"), wall), wall)
+    return seconds
 
 
 def _limits(fields: _Fields, wall: float) -> float | None:
@@ -239,26 +231,6 @@ def _rfc3339(text: str) -> float | None:
         return datetime.fromisoformat(upper).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-def _http_date(text: str, wall: float) -> float | None:
-    """Epoch seconds of a date in one of the three forms of RFC 9110 §5.6.7."""
-    found = next(filter(None, (pattern.fullmatch(text) for pattern in _DATES)), None)
-    if found is None or (name := found["month"].lower()) not in _MONTHS:
-        return None
-    year = int(found["year"])
-    try:
-        if len(found["year"]) == 2:
-            # The one that is not more than 50 years ahead (RFC 9110 §5.6.7).
-            latest = datetime.fromtimestamp(wall, UTC).year + 50
-            year = latest - (latest - year) % 100
-        midnight = datetime(year, _MONTHS.index(name) + 1, int(found["day"]), tzinfo=UTC).timestamp()
-    except (ValueError, OverflowError, OSError):
-        return None
-    hour, minute, second = int(found["hour"]), int(found["minute"]), int(found["second"])
-    if hour > 23 or minute > 59 or second > 60:  # 60 is a leap second
-        return None
-    return midnight + hour * 3600 + minute * 60 + second
 
 
 def _until(when: float | None, wall: float) -> float | None:

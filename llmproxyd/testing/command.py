@@ -18,7 +18,6 @@ from llmproxyd.admin.client import Failed, Unreachable
 from llmproxyd.testing.rehearsed import Rehearsed
 from llmproxyd.testing.running import Daemon, NotStarted
 
-USAGE = 2
 NOT_STARTED = 3
 NOT_FOUND = 127
 BY_SIGNAL = 128

@@ -72,12 +72,6 @@ class Transforms:
         return found.written() if found.changed else None
 
 
-def model_of(body: bytes) -> str | None:
-    """The model that *body* names at its top level; ``None`` if it names none or is no JSON object."""
-    found = _read(body)
-    return None if found is None else found.model
-
-
 def with_model(body: bytes, model: str) -> bytes | None:
     """*body* with another value for its ``model``; ``None`` if it has none or is no JSON object."""
     found = _read(body)

@@ -23,7 +23,8 @@ from redisserver import RedisServer
 from llmproxyd.cache.interface import Cache, Entry, Purge
 from llmproxyd.cache.memory import MemoryCache
 from llmproxyd.cache.redis import RedisCache, _variant
-from llmproxyd.redis import RedisLink, RedisUnavailable
+from llmproxyd.redis.interface import RedisUnavailable
+from llmproxyd.redis.link import RedisLink
 
 KEY, OTHER = bytes(range(32)), bytes(range(100, 132))
 URL = b"openai /v1/models?x=*[a]\\\xff"

@@ -25,7 +25,7 @@ from llmproxyd.observe.bus import Bus
 from llmproxyd.observe.dispatch import dispatcher
 from llmproxyd.observe.dispatch.build import Means, bus_of
 from llmproxyd.redaction import Redactor
-from llmproxyd.redis import RedisLink
+from llmproxyd.redis.link import RedisLink
 
 STREAM = "llmproxyd:events"
 

@@ -175,7 +175,7 @@ async def test_nothing_of_token_or_credential_is_told_anywhere(
             # What upstreams say stands in these as it came; whoever writes it down takes secrets out.
             if not isinstance(event, ErrorNoted | Recorded):
                 told.write(repr(event))
-        told.write(repr(proxy.daemon.details()) + proxy.log.getvalue())
+        told.write(repr(proxy.daemon.pages.details()) + proxy.log.getvalue())
         told.write(str(proxy.daemon.works.metrics.render()))
         stopping = proxy.stop()
         if stopping is not None:

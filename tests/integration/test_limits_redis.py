@@ -23,7 +23,7 @@ from redisserver import RedisServer
 from llmproxyd.limits.interface import Taken, Want
 from llmproxyd.limits.memory import MemoryLimiter
 from llmproxyd.limits.redis import SCRIPT, SPEND, TAKE, RedisLimiter
-from llmproxyd.redis import RedisLink
+from llmproxyd.redis.link import RedisLink
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from redisserver import RedisServer
 
 from llmproxyd.redaction import Secret
-from llmproxyd.redis import RedisLink, RedisRefused, RedisUnavailable
+from llmproxyd.redis.interface import RedisRefused, RedisUnavailable
+from llmproxyd.redis.link import RedisLink
 
 TIMEOUT = 0.1
 ECHO = "return {KEYS[1], ARGV[1]}"
@@ -67,7 +68,7 @@ def said() -> Iterator[list[str]]:
     lines: list[str] = []
 
     def observe(event: LogEvent) -> None:
-        if event.get("log_namespace") == "llmproxyd.redis.RedisLink":
+        if event.get("log_namespace") == "llmproxyd.redis.link.RedisLink":
             lines.append(f"{event['log_level'].name} {formatEvent(event)}")
 
     globalLogPublisher.addObserver(observe)

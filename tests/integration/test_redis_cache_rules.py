@@ -21,7 +21,7 @@ from cacherules.harness import Case, play
 from redisserver import RedisServer
 
 from llmproxyd.cache.redis import RedisCache
-from llmproxyd.redis import RedisLink
+from llmproxyd.redis.link import RedisLink
 
 _numbers = count()
 

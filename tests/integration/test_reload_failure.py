@@ -18,7 +18,7 @@ from rawhttp import turns
 from twisted.internet.defer import Deferred
 from wireclient import connect, get
 
-from llmproxyd import reload
+from llmproxyd import reload, safety
 from llmproxyd.config.load import load
 from llmproxyd.config.schema import Config
 from llmproxyd.observe.output import Output
@@ -126,13 +126,15 @@ async def is_as_it_was(service: Service, upstream: FakeUpstream) -> None:
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [("works", "prepare"), ("module", "changed"), ("module", "refuse_loops"), ("module", "exposure")],
+    [("works", "prepare"), ("reload", "changed"), ("safety", "refuse_loops"), ("safety", "exposure")],
 )
 @pytest_twisted.ensureDeferred
 async def test_whatever_step_fails_it_is_over_and_nothing_has_changed(
     service: Service, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch, owner: str, name: str
 ) -> None:
-    monkeypatch.setattr({"works": service.daemon.works, "module": reload}[owner], name, fail)
+    monkeypatch.setattr(
+        {"works": service.daemon.works, "reload": reload, "safety": safety}[owner], name, fail
+    )
     with pytest.raises(RuntimeError, match="in the middle"):
         service.daemon.reload()
     await is_as_it_was(service, upstream)

@@ -12,8 +12,9 @@ from jsonschema_rs import Draft202012Validator
 
 from llmproxyd.control.accessforms import AccessForms
 from llmproxyd.control.caches import PURGE
-from llmproxyd.control.forms import MOST_WRONG, Form, Invalid, Whole, taken
+from llmproxyd.control.forms import Form, Whole, taken
 from llmproxyd.control.switchforms import BREAKER, COMMAND
+from llmproxyd.control.wrong import MOST_WRONG, Invalid
 
 FORMS = AccessForms(["openai", "anthropic"])
 ALL: dict[str, Form] = {

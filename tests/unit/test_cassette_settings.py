@@ -12,7 +12,7 @@ from llmproxyd.config.cassettes import NOWHERE, Record, Replay, recorded_to, wit
 from llmproxyd.config.changes import held
 from llmproxyd.config.load import ConfigError, load
 from llmproxyd.config.schema import Config
-from llmproxyd.tap import Options
+from llmproxyd.options import Options
 
 
 def loaded(*arguments: str) -> Config:

@@ -20,7 +20,7 @@ from test_config import PROVIDERS
 
 from llmproxyd.config.load import load
 from llmproxyd.config.schema import Config
-from llmproxyd.tap import DEFAULT_PORT, Options
+from llmproxyd.options import DEFAULT_PORT, Options
 from llmproxyd.units import parse_duration
 
 ROOT = Path(__file__).parents[2]

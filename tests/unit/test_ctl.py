@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from llmproxyd.access.tokens import digest_of
 from llmproxyd.admin.client import Place, checked_url
 from llmproxyd.admin.ctl import main
+from llmproxyd.admin.lines import run
 from llmproxyd.admin.parser import parser
 from llmproxyd.admin.socket import SYSTEM, candidates, unlocked
 from llmproxyd.admin.starters import PROFILES, _hidden, shipped, unit
@@ -23,8 +24,12 @@ from llmproxyd.admin.verbs import _reference
 from llmproxyd.config.endpoints import place
 from llmproxyd.config.folders import state_folder
 from llmproxyd.config.load import load
+from llmproxyd.control.accessbodies import changed_project, token_settings
 from llmproxyd.control.passwords import matches, password_line
 from llmproxyd.control.tables import members, plain, table
+from llmproxyd.language.access import SECTION as ACCESS
+from llmproxyd.language.grammar import Table, Verb
+from llmproxyd.language.table import TABLE
 from llmproxyd.providers.registry import registry
 
 ETC = Path(__file__).parents[2] / "etc"
@@ -68,6 +73,37 @@ def test_there_are_all_verbs() -> None:
     wanted |= {"config show", "config check", "config import", "init", "passwd"}
     wanted |= {"wait-ready", "top", "diagnose", "completion"}
     assert names == wanted
+
+
+def test_verb_that_the_language_has_is_a_verb_here_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    weather = Verb(words=("weather", "show"), about="Show 50% of the weather: rain", section="Weather")
+    monkeypatch.setattr("llmproxyd.admin.parser.TABLE", Table((*TABLE.verbs, weather)))
+    tree = parser()
+    given = tree.parse_args(["weather", "show", "--json"])
+    assert (given.handler, given.words, given.line, given.json) == (run, ("weather",), ["show"], True)
+    assert "show 50% of the weather (show)" in tree.format_help()
+
+
+@pytest.mark.parametrize(
+    "verb", [one for one in TABLE.verbs if one.section == ACCESS and one.options], ids=lambda verb: verb.name
+)
+def test_options_about_projects_and_tokens_are_those_of_the_language(verb: Verb) -> None:
+    (here,) = [one for one in VERBS if one.prog == f"llmproxyctl {verb.name}"]
+    options = {name for action in here._actions for name in action.option_strings}
+    assert {one.name for one in verb.options} <= options
+
+
+def test_what_is_not_given_is_not_changed() -> None:
+    given = parser().parse_args(
+        ["project", "update", "a", "--rpm", "none", "--allow-param", "none", "--name", "b"]
+    )
+    assert changed_project(vars(given)) == {"limits": {"rpm": None}, "allow": {"params": {}}, "name": "b"}
+    given = parser().parse_args(
+        ["token", "update", "a", "--expires", "never", "--scope", "none", "--tpm", "7"]
+    )
+    assert token_settings(vars(given)) == {"expires": None, "scopes": [], "limits": {"tpm": 7}}
+    assert changed_project(vars(parser().parse_args(["project", "update", "a"]))) == {}
+    assert token_settings(vars(parser().parse_args(["token", "create", "--project", "a"]))) == {}
 
 
 @pytest.fixture

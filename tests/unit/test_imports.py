@@ -20,9 +20,18 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("llmproxyd.command",),
     ("llmproxyd.testing",),  # for tests, shipped; nothing below may use them
     ("llmproxyd.tap",),
+    ("llmproxyd.options",),
     ("llmproxyd.service",),
     ("llmproxyd.systemd",),
-    ("llmproxyd.administration", "llmproxyd.consoles", "llmproxyd.drain", "llmproxyd.reload"),
+    (
+        "llmproxyd.administration",
+        "llmproxyd.consoles",
+        "llmproxyd.drain",
+        "llmproxyd.greeting",
+        "llmproxyd.pages",
+        "llmproxyd.rehearsing",
+        "llmproxyd.reload",
+    ),
     ("llmproxyd.library",),
     ("llmproxyd.assembly",),  # what service and the library share: a pipeline and all that it needs
     ("llmproxyd.gateway",),
@@ -49,7 +58,14 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     # Bottom.
     ("llmproxyd.wire",),
     ("llmproxyd.redis",),
-    ("llmproxyd.redaction", "llmproxyd.model", "llmproxyd.errors", "llmproxyd.units", "llmproxyd"),
+    (
+        "llmproxyd.redaction",
+        "llmproxyd.spellings",
+        "llmproxyd.model",
+        "llmproxyd.errors",
+        "llmproxyd.units",
+        "llmproxyd",
+    ),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 

@@ -12,7 +12,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from llmproxyd.limits.interface import Limiter, Taken, Want
 from llmproxyd.limits.memory import MemoryLimiter
 from llmproxyd.limits.redis import RedisLimiter
-from llmproxyd.redis import RedisRefused, RedisUnavailable
+from llmproxyd.redis.interface import RedisRefused, RedisUnavailable
 
 
 def requests(per_minute: int = 60, amount: int = 1, key: str = "token:a:requests") -> Want:

@@ -29,6 +29,7 @@ from llmproxyd.faults.language import KINDS, OPTIONS, SetFault, parse
 from llmproxyd.language.table import TABLE
 from llmproxyd.model import BreakerChanged, CredentialRested, Retrying
 from llmproxyd.observe.requestlog import Absorbed, text_event
+from llmproxyd.options import Options
 from llmproxyd.providers.registry import registry
 from llmproxyd.resilience.breaker import BreakerPolicy
 from llmproxyd.resilience.budget import BudgetPolicy
@@ -36,7 +37,6 @@ from llmproxyd.resilience.policy import Hold, Resilience
 from llmproxyd.resilience.retry import NATIVE, Retry
 from llmproxyd.resilience.timeouts import Timeouts
 from llmproxyd.resilience.verdict import HardStop, Recategorize
-from llmproxyd.tap import Options
 from llmproxyd.transform.body import Transforms
 from llmproxyd.transform.paths import rewrite
 from llmproxyd.transform.rules import Transform

@@ -20,7 +20,8 @@ from llmproxyd.observe.logs import json_line
 from llmproxyd.pipeline.policy import Upstream
 from llmproxyd.providers.detect import facts_of
 from llmproxyd.providers.registry import registry
-from llmproxyd.redaction import LEAST, PRESENTED, REDACTED, Redactor, Secret, presented, printable
+from llmproxyd.redaction import PRESENTED, REDACTED, Redactor, Secret, presented, printable
+from llmproxyd.spellings import LEAST
 
 KEY = "sk-proj-0123456789abcdef"
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from llmproxyd.redaction import Secret
-from llmproxyd.redis import Address, RedisLink, _library, address_of
+from llmproxyd.redis.address import Address, address_of
+from llmproxyd.redis.connection import library
+from llmproxyd.redis.link import RedisLink
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def test_password_shows_nowhere(password: str) -> None:
 
 
 def test_missing_package_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    _library.cache_clear()
+    library.cache_clear()
     monkeypatch.setitem(sys.modules, "txredisapi", None)
     with pytest.raises(ImportError, match=r"pip install 'llmproxyd\[redis\]'"):
         RedisLink(Clock(), Secret("redis://h"))

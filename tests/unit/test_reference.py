@@ -14,10 +14,10 @@ from llmproxyd.config import reference, reflect
 from llmproxyd.config.changes import FIXED
 from llmproxyd.config.schema import Config
 from llmproxyd.model import Request
+from llmproxyd.options import Options
 from llmproxyd.providers import reference as providers
 from llmproxyd.providers.detect import Detector, facts_of
 from llmproxyd.providers.registry import built_in
-from llmproxyd.tap import Options
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = (ROOT / "docs" / "configuration.rst").read_text()

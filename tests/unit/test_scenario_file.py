@@ -11,7 +11,7 @@ from llmproxyd.config.rehearsed import of_config
 from llmproxyd.config.scenariofile import body_of, read
 from llmproxyd.faults.rules import Side
 from llmproxyd.faults.scenario import Scenario, Scope
-from llmproxyd.faults.scenariotext import line_of, parse_line
+from llmproxyd.faults.scenariotext import line_of, parse_asked
 from llmproxyd.providers.registry import registry
 
 UPSTREAMS = ("openai", "anthropic")
@@ -62,7 +62,7 @@ def test_every_key_is_read(file: Path) -> None:
 def test_steps_in_a_file_are_those_of_the_line(file: Path) -> None:
     line = "r x2, ok, cut at=3, slow per_event=200ms x5, ok *"
     text = f"steps: [{', '.join(repr(step) for step in line.split(', '))}]\n"
-    assert of(file, text).steps == parse_line(line).steps
+    assert of(file, text).steps == parse_asked(line).steps
 
 
 def test_file_gives_its_name_where_it_says_none(file: Path) -> None:

@@ -18,7 +18,7 @@ from llmproxyd.faults.choose import Tally
 from llmproxyd.faults.progress import told
 from llmproxyd.faults.rules import Subject
 from llmproxyd.faults.scenario import Play
-from llmproxyd.faults.scenariotext import parse_line
+from llmproxyd.faults.scenariotext import parse_asked
 from llmproxyd.inspection.prices import Prices
 from llmproxyd.model import Arrived, Captured, End, Finished, Reading
 from llmproxyd.observe import report as module
@@ -49,7 +49,7 @@ def finished(number: int, status: int = 200, **more: Any) -> Finished:
 
 
 def playing(text: str, *tests: str) -> dict[str, Any]:
-    play = Play(parse_line(text), Random)
+    play = Play(parse_asked(text).scenario(), Random)
     for test in tests:
         play.next(Subject(EndpointKind.INFERENCE, "openai", "/", test=test))
     return told(play) | {"stopped": False}

@@ -17,7 +17,6 @@ from llmproxyd.faults.scenariotext import (
     is_file,
     line_of,
     parse_asked,
-    parse_line,
     parse_step,
 )
 from llmproxyd.providers.base import ErrorKind
@@ -41,7 +40,7 @@ FAULTS = (
 
 
 def test_line_of_the_documentation_is_these_steps() -> None:
-    scenario = parse_line("r x2, ok, cut at=3, slow per_event=200ms x5, ok *")
+    scenario = parse_asked("r x2, ok, cut at=3, slow per_event=200ms x5, ok *").scenario()
     assert [(step.text, step.times) for step in scenario.steps] == [
         ("r", 2),
         ("ok", 1),
@@ -74,7 +73,7 @@ def test_scenario_written_and_read_again_is_the_same(given_steps: list[tuple[str
         for index, (text, times) in enumerate(given_steps)
     )
     scenario = Scenario(name="scenario", steps=steps)
-    assert parse_line(line_of(scenario)) == scenario
+    assert parse_asked(line_of(scenario)).scenario() == scenario
 
 
 @settings(deadline=None)

@@ -19,7 +19,7 @@ from llmproxyd.control.scenarioverbs import start
 from llmproxyd.control.verbs import Control
 from llmproxyd.faults.choose import Engine
 from llmproxyd.faults.rules import Subject
-from llmproxyd.faults.scenariotext import parse_line
+from llmproxyd.faults.scenariotext import parse_asked
 from llmproxyd.language.filters import Filter
 from llmproxyd.model import Change, FaultsChanged
 from llmproxyd.providers.base import EndpointKind
@@ -181,7 +181,7 @@ def test_seed_is_drawn_only_where_chance_needs_one_and_then_told(tmp_path: Path)
 
 def test_configured_scenario_starts_although_operators_may_set_no_faults(tmp_path: Path) -> None:
     desk = Desk(tmp_path, allowed=False)
-    notes = start(desk.control, desk.scenarios, parse_line("r 50% x9, ok"))
+    notes = start(desk.control, desk.scenarios, parse_asked("r 50% x9, ok").scenario())
     assert notes == ["Shares are drawn with seed 4711; faults.seed: 4711 repeats this run."]
     for line in ("scenario run ok", "scenario stop"):
         refused = desk(line)

@@ -21,7 +21,7 @@ from llmproxyd.http.sse import DONE, Event, EventReader
 from llmproxyd.inspection.content import CONTENT, StreamWatch, Trouble
 from llmproxyd.inspection.inflate import Inflater
 from llmproxyd.inspection.usage import UsageReader
-from llmproxyd.providers import anthropic, bedrock, cohere, google, llamacpp, ollama, openai
+from llmproxyd.providers import anthropic, bedrock, cohere, google, interactions, llamacpp, ollama, openai
 from llmproxyd.providers.base import ErrorContext, ErrorKind, StreamForm, Usage, encode
 from llmproxyd.providers.events import length
 from llmproxyd.providers.registry import registry
@@ -119,7 +119,7 @@ CALLS = [
     Stream("messages", anthropic.STREAM, anthropic.USAGE, of(sandbox_anthropic.events(CALL))),
     Stream("gemini", google.SSE_STREAM, google.USAGE, of(sandbox_google.events(CALL))),
     Stream("gemini array", google.ARRAY_STREAM, google.USAGE, of(sandbox_google.elements(CALL))),
-    Stream("interaction", google.INTERACTION_STREAM, google.INTERACTION_USAGE, sse(*TALK)),
+    Stream("interaction", interactions.STREAM, interactions.USAGE, sse(*TALK)),
     Stream("cohere", cohere.STREAM, cohere.USAGE, of(sandbox_cohere.events(CALL))),
     Stream("cohere v1", cohere.STREAM_V1, cohere.USAGE_V1, lines(*COHERE_V1)),
     Stream("ollama", ollama.STREAM, ollama.USAGE, of(sandbox_ollama.chat_events(CALL))),
@@ -408,7 +408,7 @@ def test_a_slow_stream_is_the_same_stream(stream: Stream) -> None:
         (anthropic.STREAM, "", {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}, 0),
         (google.SSE_STREAM, "", {"candidates": [{"content": {"parts": [{"text": "four", "thoughtSignature": "xyz"}]}}], "modelVersion": "m"}, 4),
         (google.SSE_STREAM, "", {"candidates": [{"content": {"parts": [{"inlineData": {"mimeType": "image/png", "data": "xyz"}}]}}]}, 0),
-        (google.INTERACTION_STREAM, "", {"event_type": "content.delta", "delta": {"type": "text", "text": "four"}}, 4),
+        (interactions.STREAM, "", {"event_type": "content.delta", "delta": {"type": "text", "text": "four"}}, 4),
         (cohere.STREAM, "", {"type": "content-delta", "delta": {"message": {"content": {"text": "four"}}}}, 4),
         (cohere.STREAM_V1, "", {"event_type": "text-generation", "text": "four"}, 4),
         (cohere.STREAM_V1, "", {"event_type": "stream-end", "response": {"text": "four"}}, 0),
@@ -477,7 +477,7 @@ def test_every_form_with_calls_knows_their_arguments() -> None:
         (openai.CHAT_STREAM, {"choices": [{"delta": {"function_call": {"name": "f", "arguments": "{"}}}]}),
         (openai.RESPONSES_STREAM, {"type": "response.custom_tool_call_input.delta", "delta": "{"}),
         (openai.RESPONSES_STREAM, {"type": "response.mcp_call_arguments.delta", "delta": "{"}),
-        (google.INTERACTION_STREAM, {"event_type": "content.delta", "delta": {"arguments": "{"}}),
+        (interactions.STREAM, {"event_type": "content.delta", "delta": {"arguments": "{"}}),
     ],
 )  # fmt: skip
 def test_other_calls_have_arguments_too(form: StreamForm, value: dict[str, object]) -> None:

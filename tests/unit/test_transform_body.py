@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmproxyd.config import reflect
-from llmproxyd.transform.body import MAX_CONTAINERS, MAX_MEMBERS, Transforms, model_of, with_model
+from llmproxyd.transform.body import MAX_CONTAINERS, MAX_MEMBERS, Transforms, _read, with_model
 from llmproxyd.transform.rules import JSONValue, Transform
 
 VENICE = Transforms(
@@ -23,6 +23,12 @@ VENICE = Transforms(
         Transform(endpoints=("embeddings",), replace={"encoding_format": {"base64": "float"}}),
     ]
 )
+
+
+def _model_of(body: bytes) -> str | None:
+    """The model by which rules are chosen."""
+    found = _read(body)
+    return None if found is None else found.model
 
 
 def applied(rule: Transform, body: str, model: str | None = None) -> str | None:
@@ -350,7 +356,7 @@ EVERY_VERB = Transforms(
 def test_what_is_no_json_object_passes(name: str) -> None:
     body = NOT_OBJECTS[name]
     assert EVERY_VERB.apply("chat", None, body) is None
-    assert model_of(body.replace(b'"x":', b'"model":')) is None
+    assert _model_of(body.replace(b'"x":', b'"model":')) is None
     assert with_model(body.replace(b'"x":', b'"model":'), "m") is None
 
 
@@ -388,7 +394,7 @@ def test_any_bytes_but_a_json_object_pass(body: bytes) -> None:
     found = EVERY_VERB.apply("chat", None, body)
     assert (found is not None) == is_object(body)
     assert found is None or is_object(found)
-    model_of(body)
+    _model_of(body)
     assert (with_model(body, "m") is not None) == (is_object(body) and "model" in json.loads(body))
 
 
@@ -557,7 +563,7 @@ def test_another_model_changes_the_value_of_the_last_model_alone(body: str, mode
     changed = [index for index in range(len(before)) if before[index] != after[index]]
     assert len(after) == len(before)
     assert set(changed) <= {places[-1]}
-    assert model_of(found) == model
+    assert _model_of(found) == model
 
 
 # Models.
@@ -575,13 +581,13 @@ def test_another_model_changes_the_value_of_the_last_model_alone(body: str, mode
     ],
 )
 def test_model_is_read_and_replaced(body: str, model: str | None, replaced: str | None) -> None:
-    assert model_of(body.encode()) == model
+    assert _model_of(body.encode()) == model
     expected = body.replace('"\\u0061"', '"new"') if replaced is None else replaced
     assert with_model(body.encode(), "new") == expected.encode()
 
 
 def test_body_without_a_model_at_its_top_has_none_to_replace() -> None:
-    assert model_of(b'{"a":{"model":"b"}}') is None
+    assert _model_of(b'{"a":{"model":"b"}}') is None
     assert with_model(b'{"a":{"model":"b"}}', "c") is None
 
 

@@ -18,8 +18,8 @@ from llmproxyd.admin.socket import SYSTEM, default_socket
 from llmproxyd.config.load import load
 from llmproxyd.config.schema import Config
 from llmproxyd.config.texts import endpoint
+from llmproxyd.options import DEFAULT_PORT, Options
 from llmproxyd.systemd import MARGIN
-from llmproxyd.tap import DEFAULT_PORT, Options
 from llmproxyd.units import parse_duration
 
 ETC = Path(__file__).parents[2] / "etc"

@@ -263,7 +263,7 @@ AT = st.sampled_from([Spot.START, Spot.TOOL, Spot.END]).map(At) | st.builds(
     At, st.just(Spot.EVENTS), st.integers(1, 999_999_999).map(float)
 )
 AT |= st.builds(At, st.just(Spot.PERCENT), st.floats(0, 100))
-AT |= st.builds(At, st.just(Spot.BYTES), st.integers(0, 2**50).map(float))
+AT |= st.builds(At, st.just(Spot.BYTES), st.integers(0, 10**15 - 1).map(float))
 
 
 def manner_of(kind: FaultKind) -> st.SearchStrategy[Manner]:

@@ -20,7 +20,7 @@ from llmproxyd.observe.eventjson import EventFormat
 from llmproxyd.observe.rotation import LineFile
 from llmproxyd.observe.worker import Worker
 from llmproxyd.redaction import Redactor
-from llmproxyd.redis import Redis
+from llmproxyd.redis.interface import Redis
 
 _BATCH_BYTES = {"file": BATCH_BYTES, "webhook": BATCH_BYTES, "redis": redis.BATCH_BYTES}
 

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from llmproxyd.observe.dispatch.destination import Undelivered
 from llmproxyd.observe.eventjson import EventFormat, Told
 from llmproxyd.observe.worker import Work
-from llmproxyd.redis import Redis, RedisRefused
+from llmproxyd.redis.interface import Redis, RedisRefused
 
 ENTRY = 1024
 """Bytes that an entry counts for."""
