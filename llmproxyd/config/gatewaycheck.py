@@ -10,38 +10,19 @@ from llmproxyd.config.problems import Path, path_text
 from llmproxyd.config.schema import Config
 from llmproxyd.config.urls import SQLITE
 
-_URL = ("cache", "redis_url")
+REDIS_URL = ("cache", "redis_url")
 
 
 def check(config: Config, walker: Walker) -> None:
     """Report on *walker* what does not fit together in *config*."""
-    if config.cache.redis_url is None and not walker.failed(_URL):
-        for path in _ask_redis(config):
+    if config.cache.redis_url is None and not walker.failed(REDIS_URL):
+        for path in ask_redis(config):
             if path[0] != "cache":
                 walker.problem(path, "found redis, but cache.redis_url, where it is, is missing")
     _doubled(config, walker)
 
 
-def warnings(config: Config, walker: Walker) -> list[str]:
-    """What is written and has no effect, one sentence each."""
-    found: list[tuple[Path, str]] = []
-    if config.access.enabled:
-        for name, upstream in config.upstreams.items():
-            for key in ("api_key", "api_keys"):
-                if getattr(upstream, key):
-                    found.append((("upstreams", name, key), "not used: projects hold the credentials"))
-    if config.cache.redis_url is not None and not any(_ask_redis(config)):
-        idle = "not used: neither the cache nor limits nor events are told to use Redis"
-        found.append((_URL, idle))
-    return [_told(path, message, walker) for path, message in found]
-
-
-def _told(path: Path, message: str, walker: Walker) -> str:
-    source = walker.source(path)
-    return ": ".join([*([str(source)] if source else []), path_text(path), message])
-
-
-def _ask_redis(config: Config) -> Iterator[Path]:
+def ask_redis(config: Config) -> Iterator[Path]:
     """The keys in force that say redis."""
     if config.cache.enabled and config.cache.backend == "redis":
         yield ("cache", "backend")

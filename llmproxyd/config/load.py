@@ -14,6 +14,7 @@ from pathlib import Path
 from llmproxyd.config import (
     env,
     gatewaycheck,
+    idlekeys,
     imports,
     modebody,
     operators,
@@ -84,7 +85,7 @@ def load(
         raise ConfigError(sorted(dict.fromkeys(problems), key=_place))
     warnings = written.warnings + warnings + secrets.warnings
     warnings += _readable_by_others(path, secrets) + _readable_keys(config)
-    warnings += gatewaycheck.warnings(config, walker) + operators.warnings(config.operator)
+    warnings += idlekeys.warnings(config, walker) + operators.warnings(config.operator)
     return replace(
         config,
         preset=written.preset,

@@ -314,6 +314,23 @@ def test_a_key_of_an_upstream_is_not_used_where_projects_have_theirs(tmp_path):
 @pytest.mark.parametrize(
     ("text", "warned"),
     [
+        ("resilience: {a: {}}", ["1: resilience.a: not used: no upstream names it (upstreams.NAME.resilience: a)"]),
+        ("resilience: {a: {}}\nupstreams: {openai: {resilience: a}}", []),
+        ("resilience: {default: {breaker: {failure_threshold: 3}}}", ["1: resilience.default.breaker: not used: enabled is not true"]),
+        ("resilience: {default: {breaker: {failure_threshold: 3, enabled: true}}}", []),
+        ("resilience: {default: {retry: {base_delay: 3s}}}", ["1: resilience.default.retry: not used: max_retries is 0"]),
+        ("resilience: {default: {retry: {base_delay: 3s, max_retries: 1}}}", []),
+        ("resilience: {default: {timeouts: {idle: 3s}}}", []),
+    ],
+)  # fmt: skip
+def test_a_policy_that_absorbs_less_than_it_says_is_told(tmp_path, text, warned):
+    config = load_text(tmp_path, text, environ={"HOME": "/h"})
+    assert [warning.rpartition("x.yaml:")[2] for warning in config.warnings] == warned
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
         ("cache: {redis_url: redis://a}", True),
         ("cache: {redis_url: redis://a, enabled: true}", True),
         ("cache: {redis_url: redis://a, enabled: true, backend: redis}", False),
