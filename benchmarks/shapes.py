@@ -114,6 +114,29 @@ def json_answer(body: bytes) -> bytes:
     return head % (PROVIDER_FIELDS, len(body)) + body
 
 
+def varying(answer: bytes) -> bytes:
+    """*answer* with a gap, for the number of the request, in each field that differs from answer to answer.
+
+    Who remembers what it has read before is not to find more of it here than it would of a provider.
+    """
+    gaps = {
+        b"processing-ms: 412": b"processing-ms: %03d",
+        b"remaining-requests: 9999": b"remaining-requests: %04d",
+        b"remaining-tokens: 1999712": b"remaining-tokens: %07d",
+        b"req_0123456789abcdef0123456789abcdef": b"req_%032x",
+        b"RAY: 91b0c0ffee123456": b"RAY: %016x",
+    }
+    for fixed, gap in gaps.items():
+        assert answer.count(fixed) == 1
+        answer = answer.replace(fixed, gap)
+    return answer
+
+
+def varied(answer: bytes, number: int) -> bytes:
+    """What :func:`varying` made, with its gaps filled."""
+    return answer % (number % 1000, number % 10000, number % 10**7, number, number)
+
+
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n%b"
     b"Transfer-Encoding: chunked\r\n\r\n" % PROVIDER_FIELDS

@@ -18,7 +18,7 @@ import ssl
 import time
 from collections import deque
 
-from shapes import EVENT_CHUNK, FILE_HEAD, STREAM_HEAD, chat_answer, json_answer
+from shapes import EVENT_CHUNK, FILE_HEAD, STREAM_HEAD, chat_answer, json_answer, varied, varying
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 WISH = re.compile(rb'"user": ?"(json|sse)=(\d+)"')
@@ -138,16 +138,16 @@ class Upstream(asyncio.Protocol):
         counts["requests"] += 1
         known = answers.get(body[:32])
         if known is not None:
-            self.write(known)
+            self.write(varied(known, counts["requests"]))
         elif wish := WISH.search(body[:64]) or WISH.search(body):
             number = int(wish[2])
             if wish[1] == b"sse":
                 self._stream(number)
                 return
-            answer = chat_answer(number)
+            answer = varying(chat_answer(number))
             if wish.end() <= 32:  # not where a proxy has written the body anew, in an order of its own
                 answers[body[:32]] = answer
-            self.write(answer)
+            self.write(varied(answer, counts["requests"]))
         elif file := FILE.match(head):
             self._to_send = int(file[1])
             self.write(FILE_HEAD % self._to_send)
