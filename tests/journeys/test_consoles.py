@@ -18,6 +18,7 @@ import pexpect
 import pexpect.fdpexpect
 import pytest
 from daemon import Daemon
+from gatewaydaemon import until
 
 from llmproxyd.control.passwords import password_line
 from llmproxyd.operator.hostkey import host_key
@@ -253,6 +254,8 @@ def test_python_in_the_daemon(place: Place) -> None:
             child.expect("True")
             child.send("exit()" + enter)
             child.expect(PROMPT)
+        # The prompt is there before what it ends is on record.
+        until(lambda: len(place.audit()) >= 4)
         assert [one["action"] for one in place.audit()] == ["python.open", "python.close"] * 2
         assert "operators can run any code" in daemon.output
 
