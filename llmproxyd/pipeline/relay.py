@@ -327,10 +327,10 @@ class Relay:
 
 def form_of(exchange: Exchange, media: bytes) -> StreamForm | None:
     """The form of an answer of this ``Content-Type``, if it is a stream."""
-    route = exchange.route
-    if route is None or route.endpoint is None or not route.endpoint.forms:
-        return None
-    return route.endpoint.form_of(media)
+    plan = exchange.plan
+    route = None if plan is None else plan.route
+    endpoint = None if route is None else route.endpoint
+    return endpoint.form_of(media) if endpoint is not None and endpoint.forms else None
 
 
 def broken_off(reason: Failure) -> ProxyError:

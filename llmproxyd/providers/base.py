@@ -203,11 +203,19 @@ class Endpoint:
 
     def form_of(self, content_type: bytes) -> StreamForm | None:
         """The stream form of a response with this ``Content-Type`` value, if it has one."""
-        media = content_type.partition(b";")[0].strip().lower()
+        media = _media_types.get(content_type)
+        if media is None:
+            media = content_type.partition(b";")[0].strip().lower()
+            if len(_media_types) < 256 and len(content_type) <= 64:
+                _media_types[content_type] = media
         for form in self.forms:
             if form.content_type == media:
                 return form
         return None
+
+
+_media_types: dict[bytes, bytes] = {}
+"""Media types by the values of ``Content-Type`` that came with them: the same few again and again."""
 
 
 @dataclass(frozen=True, slots=True)

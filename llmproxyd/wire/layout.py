@@ -46,18 +46,18 @@ class Layout:
         staying: list[int] = []
         self._name = b""
         for name in names:
-            start = b"\r\n" + re.escape(name) + b":[ \t]*"
+            start = b"\r\n" + re.escape(name) + b":[ \t]*+"
             kind = meaning(name)
             if kind is Meaning.NONE:
-                pattern += start + b"[^\r]*"
+                pattern += start + b"[^\r]*+"
                 continue
             if kind in places:
                 raise ValueError("two fields of a kind")
             if kind in STAYING:
                 staying.append(groups := groups + 1)
-                pattern += b"(" + start + b"([^\r]*))"
+                pattern += b"(" + start + b"([^\r]*+))"
             else:
-                pattern += start + b"([^\r]*)"
+                pattern += start + b"([^\r]*+)"
             places[kind] = groups = groups + 1
             if kind is Meaning.ANSWER_ID:
                 self._name = name
