@@ -14,6 +14,7 @@ import selectors
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,6 +58,8 @@ class Loop:
         self.cpu: int | None = None
         self.seconds = 0.0
         self.open = False
+        self.tick: Callable[[], float] | None = None
+        """Does what is due; tells the seconds until something is again."""
 
     def add(self, sock: socket.socket, readable: Callable[[], None]) -> None:
         """Call *readable* whenever *sock* is."""
@@ -71,7 +74,8 @@ class Loop:
         select, clock = self.selector.select, time.monotonic
         end = clock() + seconds
         while (now := clock()) < end:
-            for key, _ in select(min(end - now, 0.1)):
+            wait = min(end - now, 0.1)
+            for key, _ in select(wait if self.tick is None else min(wait, self.tick())):
                 key.data()
             if until is not None and until():
                 return
@@ -94,9 +98,18 @@ class Client:
     """A connection on which one request follows the other.
 
     :param taken: receives the microseconds of each; tells whether to send another.
+    :param rest: where it waits if not.
     """
 
-    def __init__(self, loop: Loop, port: int, request: bytes, taken: Callable[[float], bool]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        port: int,
+        request: bytes,
+        taken: Callable[[float], bool],
+        rest: deque[Client] | None = None,
+    ) -> None:
+        self._rest = rest
         self._request = request
         self._taken = taken
         self._buffer = b""
@@ -131,8 +144,35 @@ class Client:
             if length is None or buffer[9:12] != b"200":
                 raise Broken(f"unexpected answer: {buffer[:200]!r}")
             self._missing = end + int(length[1]) - len(buffer)
-        if self._missing == 0 and self._taken((time.perf_counter() - self._then) * 1e6):
-            self.send()
+        if self._missing == 0:
+            if self._taken((time.perf_counter() - self._then) * 1e6):
+                self.send()
+            elif self._rest is not None:
+                self._rest.append(self)
+
+
+class Pacer:
+    """Gives the connections that wait their turns, at a pace that does not depend on the answers.
+
+    :param pace: requests a second.
+    """
+
+    def __init__(self, pace: float, waiting: deque[Client]) -> None:
+        self._pace = pace
+        self._waiting = waiting
+        self._owed = 0.0
+        self._then = time.monotonic()
+
+    def __call__(self) -> float:
+        """Send what is due; the seconds until the next one is."""
+        now = time.monotonic()
+        # What could not be sent because none waited is not made up for.
+        self._owed = min(self._owed + (now - self._then) * self._pace, 16.0)
+        self._then = now
+        while self._owed >= 1 and self._waiting:
+            self._owed -= 1
+            self._waiting.popleft().send()
+        return max(1 - self._owed, 0.1) / self._pace
 
 
 class Stream:
@@ -205,19 +245,25 @@ class Stream:
 
 
 def json_load(job: Result) -> Result:
-    """Closed loops: every connection sends its next request when it has its answer."""
+    """Every connection sends its next request when it has its answer, or when its turn comes."""
     loop = Loop(job["pid"])
     taken: list[float] = []
 
     def count(microseconds: float) -> bool:
         if loop.open:
             taken.append(microseconds)
-        return True
+        return not pace
 
+    pace = job.get("pace")
+    waiting: deque[Client] = deque()
     request = _chat(job, job["send"], b"json=%d" % job["receive"])
-    clients = [Client(loop, job["port"], request, count) for _ in range(job["connections"])]
-    for client in clients:
-        client.send()
+    clients = [Client(loop, job["port"], request, count, waiting) for _ in range(job["connections"])]
+    if pace:
+        waiting.extend(clients)
+        loop.tick = Pacer(pace, waiting)
+    else:
+        for client in clients:
+            client.send()
     loop.turn(job["warm"])
     before = stats(job["upstream"])
     loop.measure(0.05, job["seconds"])

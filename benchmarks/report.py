@@ -55,10 +55,10 @@ GOALS = (
     Goal("memory per open stream", "streams", "kilobytes", None, (14, 10, 8), " KB"),
     Goal("big body to the client", "big-download", "megabytes", None, (250, 500), " MB/s", least=True),
     Goal("big body from the client", "big-upload", "megabytes", None, (250, 500), " MB/s", least=True),
-    Goal("CPU of breaker, retry, budget", "policies", "cpu", "with-both", (10,), " µs", more=True),
+    Goal("CPU of breaker, retry, budget", "policies-paced", "cpu", "with-both", (10,), " µs", more=True),
     Goal(
         "CPU of tokens, metrics and a cache miss",
-        "gateway",
+        "gateway-paced",
         "cpu",
         "with-gateway",
         (20,),

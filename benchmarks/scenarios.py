@@ -17,6 +17,8 @@ POLICIES = (
 GATEWAY = ("without-metrics", "llmproxyd", "with-tokens", "with-misses", "with-gateway", "with-hits")
 PROXIES = ("llmproxyd", "nginx", "aiohttp", "stock")
 PEOPLES = ("llmproxyd", "nginx", "fastapi", "portkey", "litellm")
+PACE = 3_000
+"""Requests a second at which what something costs is told: fewer than any of them can take."""
 REQUEST_COLUMNS = {"rate": "req/s", "cpu": "CPU µs/req", "p50": "p50 µs", "p99": "p99 µs", "busy": "CPU busy"}
 EVENT_COLUMNS = {
     "rate": "events/s",
@@ -150,6 +152,24 @@ def scenarios(*, quick: bool) -> list[Scenario]:
             "gateway",
             "as json-16, with what guards and measures",
             small | window,
+            REQUEST_COLUMNS,
+            GATEWAY,
+            repeats=often,
+        ),
+        Scenario(
+            "policies-paced",
+            "policies",
+            f"as policies, {PACE:,} requests a second",
+            small | window | {"pace": PACE},
+            REQUEST_COLUMNS,
+            POLICIES,
+            repeats=often,
+        ),
+        Scenario(
+            "gateway-paced",
+            "gateway",
+            f"as gateway, {PACE:,} requests a second",
+            small | window | {"pace": PACE},
             REQUEST_COLUMNS,
             GATEWAY,
             repeats=often,
