@@ -43,7 +43,7 @@ from llmproxyd.pipeline.serving import (
     notes,
     serve,
     serve_fresh,
-    with_parameter,
+    stored,
 )
 from llmproxyd.pipeline.shelf import Shelf
 from llmproxyd.pipeline.whose import key_for
@@ -372,12 +372,12 @@ class Turn:
             asked, now = self._asked_at, shelf.wall()
             result = entry_for(exchange, request, self._wants, head, limit, requested=asked, received=now)
         if isinstance(result, str):
-            if exchange.cache == "miss":
+            if exchange.cache == "miss" and exchange.cache_notes is not None:
                 exchange.cache_notes = not_stored(exchange.cache_notes, result)
             self._go_alone()
             return
-        if not self._behind:
-            exchange.cache_notes = with_parameter(exchange.cache_notes, b"stored", "")
+        if not self._behind and exchange.cache_notes is not None:
+            exchange.cache_notes = stored(exchange.cache_notes)
         result.url, result.project = self._url(), self._tenant
         self._gathering = Gathering(result, limit, shelf)
         if result.no_cache or result.age >= result.lifetime:

@@ -155,6 +155,9 @@ class _Nobody:
 
 NOBODY = _Nobody()
 
+Notes = tuple[bytes, bytes, bytes]
+"""What a client is told of the cache: ``Cache-Status`` (RFC 9211), ``X-Cache-Status``, ``X-Cache-Debug``."""
+
 _new = object.__new__
 
 
@@ -187,7 +190,7 @@ class Exchange:
     :ivar began: when the head of the answer went to the client.
     :ivar streamed: the answer is a stream.
     :ivar cache: what the cache did, in a word.
-    :ivar cache_notes: the same in header fields.
+    :ivar cache_notes: the same for the client.
     :ivar usage: what the answer tells of itself.
     :ivar cors: fields that let a web page read the answer.
     :ivar watched: the watch on clients was shown it.
@@ -285,7 +288,7 @@ class Exchange:
         self.streamed = self.said_all = self.watched = self.unreached = False
         self.upstream_id: str | None = None
         self.cache: str | None = None
-        self.cache_notes: RawHeaders = ()
+        self.cache_notes: Notes | None = None
         self.usage: UsageTap | None = None
         self.cors: RawHeaders = ()
         self.failed = False

@@ -14,11 +14,18 @@ from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.plan import REQUEST_ID
 from llmproxyd.wire.fields import fields_of
 
-OUR_REQUEST_ID = b"x-llmproxyd-request-id"
+NOTES = b"\r\nCache-Status: %b\r\nX-Cache-Status: %b\r\nX-Cache-Debug: %b"
+"""What is told of the cache: see :data:`~llmproxyd.pipeline.exchange.Notes`."""
+
+LIMIT = (
+    b"\r\nx-llmproxyd-ratelimit-limit-%b: %d"
+    b"\r\nx-llmproxyd-ratelimit-remaining-%b: %d"
+    b"\r\nx-llmproxyd-ratelimit-reset-%b: %.3f"
+)
 
 
-def marks_of(exchange: Exchange, headers: RawHeaders, now: float) -> list[tuple[bytes, bytes]]:
-    """What is added to an answer with *headers*, the upstream's own.
+def marks_of(exchange: Exchange, headers: RawHeaders, now: float) -> bytes:
+    """What is added to an answer with *headers*, the upstream's own: a block, as :class:`Lines` have it.
 
     The request id is the upstream's or the client's where there is one, else ours.
 
@@ -26,26 +33,27 @@ def marks_of(exchange: Exchange, headers: RawHeaders, now: float) -> list[tuple[
     """
     marks = id_marks(exchange, named=is_named(headers))
     if exchange.asked:
-        marks.append((b"X-Upstream-Response-Time", b"%d" % round((now - exchange.asked) * 1000)))
-    marks += exchange.cache_notes
+        marks += b"\r\nX-Upstream-Response-Time: %d" % round((now - exchange.asked) * 1000)
+    if exchange.cache_notes is not None:
+        marks += NOTES % exchange.cache_notes
     if exchange.standings:
         marks += limit_marks(exchange.standings)
     return marks
 
 
-def id_marks(exchange: Exchange, *, named: bool) -> list[tuple[bytes, bytes]]:
+def id_marks(exchange: Exchange, *, named: bool) -> bytes:
     """The id of the request.
 
     :param named: the upstream has given it one in the usual field.
     """
     ours = exchange.request_id.encode()
     if named:
-        return [(OUR_REQUEST_ID, ours)]
+        return b"\r\nx-llmproxyd-request-id: " + ours
     plan = exchange.plan
     theirs = None if plan is None else plan.called
     if theirs is None:
-        return [(b"X-Request-ID", ours)]
-    return [(b"X-Request-ID", theirs), (OUR_REQUEST_ID, ours)]
+        return b"\r\nX-Request-ID: " + ours
+    return b"\r\nX-Request-ID: %b\r\nx-llmproxyd-request-id: %b" % (theirs, ours)
 
 
 def is_named(headers: RawHeaders) -> bool:
@@ -56,16 +64,13 @@ def is_named(headers: RawHeaders) -> bool:
     return False
 
 
-def limit_marks(standings: Sequence[Standing]) -> list[tuple[bytes, bytes]]:
+def limit_marks(standings: Sequence[Standing]) -> bytes:
     """How limits stand, in fields that no provider uses; of several of a kind the one with least left."""
-    marks = []
+    marks = b""
     for kind, standing in tightest(standings).items():
         name = kind.encode()
-        marks += [
-            (b"x-llmproxyd-ratelimit-limit-" + name, b"%d" % standing.want.per_minute),
-            (b"x-llmproxyd-ratelimit-remaining-" + name, b"%d" % standing.remaining),
-            (b"x-llmproxyd-ratelimit-reset-" + name, b"%.3f" % standing.reset),
-        ]
+        told = name, standing.want.per_minute, name, standing.remaining, name, standing.reset
+        marks += LIMIT % told
     return marks
 
 

@@ -29,6 +29,7 @@ from llmproxyd.pipeline.upstream import explain
 from llmproxyd.providers.base import StreamForm
 from llmproxyd.wire.agent import BadAnswer, abort
 from llmproxyd.wire.body import BodyTooLarge
+from llmproxyd.wire.fields import with_block
 from llmproxyd.wire.head import BadRequest
 from llmproxyd.wire.response import DONE, WireResponse
 from llmproxyd.wire.wheel import Timer, Wheel
@@ -134,7 +135,7 @@ class Relay:
         if exchange.cors:
             fields = readable_by_pages(fields, exchange.cors)
         if exchange.policy.marks:
-            fields = [*fields, *marks_of(exchange, headers, now)]
+            fields = with_block(fields, marks_of(exchange, headers, now))
         if exchange.usage is not None:
             endpoint = None if exchange.route is None else exchange.route.endpoint
             usage = None if endpoint is None else endpoint.usage

@@ -17,56 +17,49 @@ from llmproxyd.cache.interface import Entry
 from llmproxyd.cache.policy import Serve
 from llmproxyd.errors import ProxyError
 from llmproxyd.http.headers import content_of
-from llmproxyd.model import End, RawHeaders, Response
-from llmproxyd.pipeline.exchange import Exchange
-from llmproxyd.pipeline.marks import id_marks, is_named, limit_marks, marks_of, readable_by_pages
+from llmproxyd.model import End, Response
+from llmproxyd.pipeline.exchange import Exchange, Notes
+from llmproxyd.pipeline.marks import NOTES, id_marks, is_named, limit_marks, marks_of, readable_by_pages
 from llmproxyd.pipeline.relay import form_of
 from llmproxyd.providers.base import Endpoint
+from llmproxyd.wire.fields import Lines, with_block
 
 SLICE = 64 * 1024
 """Bytes that are written at once: a client that reads slowly holds no more than that of a large body."""
 
-STATUS = b"Cache-Status"
 
-_HIT = (b"X-Cache-Status", b"hit")
-_FRESH = (b"X-Cache-Debug", b"fresh")
-
-
-def fresh_notes(ttl: int) -> RawHeaders:
+def fresh_notes(ttl: int) -> Notes:
     """What is told of an answer that was fresh for so many seconds more."""
-    return (STATUS, b"llmproxyd; hit; ttl=%d" % ttl), _HIT, _FRESH
+    return b"llmproxyd; hit; ttl=%d" % ttl, b"hit", b"fresh"
 
 
-def notes(result: bytes, why: str, *parameters: bytes) -> RawHeaders:
+def notes(result: bytes, why: str, *parameters: bytes) -> Notes:
     """What is told of any other answer.
 
     :param result: for people: ``hit``, ``miss``, ``bypass``.
     :param parameters: of ``Cache-Status``, RFC 9211 §2.
     """
-    return (
-        (STATUS, b"; ".join((b"llmproxyd", *parameters))),
-        (b"X-Cache-Status", result),
-        (b"X-Cache-Debug", why.encode("latin-1", "replace")),
-    )
+    return b"; ".join((b"llmproxyd", *parameters)), result, why.encode("latin-1", "replace")
 
 
 @lru_cache(maxsize=64)
-def forwarded(why: str) -> RawHeaders:
+def forwarded(why: str) -> Notes:
     """What is told of a request that goes upstream, as what is stored does not answer it."""
     return notes(b"miss", why, b"fwd=" + why.encode())
 
 
-def with_parameter(notes: RawHeaders, parameter: bytes, why: str) -> RawHeaders:
-    """*notes* with one more parameter."""
+@lru_cache(maxsize=256)
+def stored(notes: Notes) -> Notes:
+    """*notes*, and that the answer is kept."""
     status, result, debug = notes
-    debug = (debug[0], why.encode("latin-1", "replace")) if why else debug
-    return (STATUS, status[1] + b"; " + parameter) if parameter else status, result, debug
+    return status + b"; stored", result, debug
 
 
 @lru_cache(maxsize=256)
-def not_stored(notes: RawHeaders, why: str) -> RawHeaders:
+def not_stored(notes: Notes, why: str) -> Notes:
     """*notes*, and why the answer is not kept."""
-    return with_parameter(notes, b"", f"not stored: {why}")
+    status, result, _ = notes
+    return status, result, b"not stored: " + why.encode("latin-1", "replace")
 
 
 NO_TURN = notes(b"bypass", "method", b"fwd=method")
@@ -96,7 +89,7 @@ def serve(exchange: Exchange, found: Serve, seconds: Callable[[], float]) -> Non
     if exchange.cors:
         head.headers = readable_by_pages(head.headers, exchange.cors)
     if exchange.policy.marks:
-        head.headers = [*head.headers, *marks_of(exchange, head.headers, now)]
+        head.headers = with_block(head.headers, marks_of(exchange, head.headers, now))
     exchange.start(head, now)
     if len(body) > SLICE:
         Replay(exchange, body, seconds).begin()
@@ -109,14 +102,16 @@ def serve(exchange: Exchange, found: Serve, seconds: Callable[[], float]) -> Non
 class _Ready:
     """What need not be found out again of an entry that is served more than once.
 
+    :ivar block: its fields, each with the CRLF before it.
     :ivar endpoint: for which it holds.
     :ivar streamed: it is a stream.
     :ivar named: the upstream has given it an id in the usual field.
     """
 
-    __slots__ = ("endpoint", "named", "streamed")
+    __slots__ = ("block", "endpoint", "named", "streamed")
 
     def __init__(self, endpoint: Endpoint | None, entry: Entry) -> None:
+        self.block = b"".join([b"\r\n%b: %b" % pair for pair in entry.headers])
         self.endpoint = endpoint
         self.named = is_named(entry.headers)
         media = content_of(entry.headers)[0]
@@ -142,12 +137,13 @@ def serve_fresh(exchange: Exchange, entry: Entry, age: float, now: float) -> boo
     exchange.cache = "hit"
     exchange.streamed = ready.streamed
     exchange.taps = None  # there is no usage to be read: nothing was used
-    fields = [*entry.headers, (b"Age", b"%d" % min(age, MOST))]
+    ours = b"\r\nAge: %d" % min(age, MOST)
     if policy.marks:
-        fields += id_marks(exchange, named=ready.named)
-        fields += fresh_notes(int((entry.lifetime - age) // 1))
+        ours += id_marks(exchange, named=ready.named)
+        ours += NOTES % fresh_notes(int((entry.lifetime - age) // 1))
         if exchange.standings:
-            fields += limit_marks(exchange.standings)
+            ours += limit_marks(exchange.standings)
+    fields = Lines(ready.block + ours)
     length = None if ready.streamed else len(body)
     exchange.start(Response(entry.status, entry.reason, fields, length), now)
     if body:

@@ -156,6 +156,14 @@ class Lines(Sequence[Pair]):
         return f"<{type(self).__name__} {len(self)}>"
 
 
+def with_block(headers: Iterable[Pair], block: bytes) -> Lines:
+    """*headers*, and those in *block* behind them: each field with the CRLF before it."""
+    known = headers.block if isinstance(headers, Lines) else None
+    if known is not None:
+        return Lines(known + block)
+    return Lines(None, [*headers, *map(divided, block.split(b"\r\n")[1:])])
+
+
 class Fields(Lines):
     """The fields of an answer as they came, and what most ask of them, found out once.
 
