@@ -132,13 +132,15 @@ class Gateway:
         """The door as the pipeline knows it; ``None`` where access is off."""
         if self.door is None or not self._config.access.enabled:
             return None
-        return Entrance(self.door, self.limiter, sink.emit, time.time, self._cost)
+        priced = bool(self._config.events.prices)
+        entrance = Entrance(self.door, self.limiter, sink.emit, time.time, self._cost, priced=priced)
+        if isinstance(self.door, Doorkeeper):
+            self.door.settle = entrance.settle
+        return entrance
 
-    def _cost(self, model: str, finished: Finished) -> float:
+    def _cost(self, finished: Finished) -> float:
         reading = finished.reading
-        if reading is None or (not self._config.events.prices and reading.cost is None):
-            return 0.0
-        return self._prices.of(reading, finished.model) or 0.0
+        return 0.0 if reading is None else self._prices.of(reading, finished.model) or 0.0
 
     @property
     def ready(self) -> bool:

@@ -86,10 +86,14 @@ class ValidatorDoor:
         asked = bounded(Deferred.fromCoroutine(self._ask(token)), TIMEOUT, self._clock)
         return asked.addCallbacks(self._admitted, self._not_told, (), {}, (token,), {})
 
+    def again(self, grant: Grant) -> bool:
+        """Each request is validated."""
+        return False
+
     def returned(self, grant: Grant) -> None:
         """Nothing: what was tracked stays so."""
 
-    def used(self, grant: Grant, model: str, input: int, output: int, cost: float) -> None:
+    def used(self, grant: Grant, model: str, input: int, output: int, cost: float, requests: int = 1) -> None:
         """Nothing: events tell it."""
 
     @property

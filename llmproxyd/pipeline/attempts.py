@@ -146,7 +146,7 @@ class Attempts(Ending):
         # One that stands in for another is looked at as long as there is a third.
         holds = upstream.holds or bool(self._others)
         watch: StreamWatch | None = None
-        whole = False
+        body: bytes | None = None
         try:
             head = head_of(incoming)
             if exchange.instead is not None and (head.status == 304 or not holds):
@@ -157,13 +157,16 @@ class Attempts(Ending):
             if holds or granted is not None:
                 kind = judge.kind_of(exchange, upstream, head)
                 if kind is judge.Kind.JSON:
-                    whole = judge.evidently_good(incoming.whole)
+                    body = incoming.whole if judge.evidently_good(incoming.whole) else None
                 elif kind is judge.Kind.STREAM:
                     watch = judge.watch_of(exchange, head)
-                if holds and not whole and kind is not judge.Kind.PASSES:
+                if holds and body is None and kind is not judge.Kind.PASSES:
                     self._hold(incoming, head, watch, granted)
                     return
-            relay = self._commit(head, watch, whole=whole)
+            relay = self._commit(head, watch, body=body)
+            if body is not None:
+                relay.whole(body)
+                return
             incoming.forget_fields()
             incoming.deliverBody(relay)
             if exchange.responder is not None:

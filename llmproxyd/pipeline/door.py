@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 
 from twisted.internet.defer import Deferred
 
@@ -12,7 +13,7 @@ from llmproxyd.access.projects import Grant, Limits, Scope
 from llmproxyd.access.tokens import looks_like, shown
 from llmproxyd.errors import Refused
 from llmproxyd.limits.interface import Limiter, Taken, Want
-from llmproxyd.model import Denied, Event, Finished, WallClock
+from llmproxyd.model import Denied, Event, Finished, Reading, WallClock
 from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.marks import tightest
 from llmproxyd.pipeline.plan import Granted, Plan
@@ -22,6 +23,9 @@ from llmproxyd.providers.base import EndpointKind
 from llmproxyd.providers.limits import Meter
 from llmproxyd.store.interface import Door
 
+TOGETHER = 64
+"""Requests of which the door is told at once what they have used, at most."""
+
 ALLOWLISTS = 1000
 """Projects whose allowlists are kept ready."""
 
@@ -29,7 +33,8 @@ ALLOWLISTS = 1000
 class Entrance:
     """What every request passes where access is on.
 
-    :param cost: of so many tokens (by meaning) with a model.
+    :param cost: what a request has cost, by what its answer told.
+    :param priced: whether that can be told of an answer that does not tell its cost itself.
     """
 
     def __init__(
@@ -38,13 +43,17 @@ class Entrance:
         limiter: Limiter,
         emit: Callable[[Event], None],
         wall: WallClock,
-        cost: Callable[[str, Finished], float],
+        cost: Callable[[Finished], float],
+        *,
+        priced: bool = True,
     ) -> None:
         self._door = door
         self._limiter = limiter
         self._emit = emit
         self._wall = wall
         self._cost = cost
+        self._priced = priced
+        self._used: list[tuple[Grant, Reading, Finished]] = []
         self._allowlists: dict[str, tuple[Allow, Allowlist]] = {}
 
     def enter(self, exchange: Exchange, plan: Plan) -> Deferred[None] | None:
@@ -58,7 +67,16 @@ class Entrance:
             error = Refused(401, "token_missing", MISSING, CHALLENGE) if unclear is None else _anew(unclear)
             self._note(exchange, error, None)
             raise error
+        granted = plan.granted
         try:
+            if (
+                granted is not None
+                and granted.free
+                and exchange.usage is None
+                and self._door.again(granted.grant)
+            ):
+                exchange.grant, exchange.outgoing = granted, granted.outgoing
+                return None
             grant = self._door.admit(token)
         except Refused as refusal:
             self._note(exchange, refusal, token)
@@ -71,25 +89,42 @@ class Entrance:
             )
         return self._admitted(grant, exchange, plan)
 
-    def leave(self, exchange: Exchange, finished: Finished) -> None:
-        """Count what the request has used, or that it came to nothing."""
-        granted, reading = exchange.grant, finished.reading
-        if granted is None:
-            return
+    def leave(self, granted: Granted, finished: Finished) -> None:
+        """Count what a request has used, or that it came to nothing."""
+        reading = finished.reading
         if not finished.attempts and _came_to_nothing(finished):
             self._door.returned(granted.grant)
-        if reading is None:
+        if reading is None or not reading.tokens:
             return
-        tokens = reading.tokens
-        if not tokens:
-            return
-        into, out = tokens.get("input", 0), tokens.get("output", 0)
-        model = reading.model or finished.model or "unknown"
-        self._door.used(granted.grant, model, into, out, self._cost(model, finished))
+        self._used.append((granted.grant, reading, finished))
+        if len(self._used) >= TOGETHER:
+            self.settle()
         if granted.metered:
-            spent = tokens.get("total") or into + out
+            tokens = reading.tokens
+            spent = tokens.get("total") or tokens.get("input", 0) + tokens.get("output", 0)
             if spent:
                 self._limiter.spend([Want(key, limit, spent) for key, limit in granted.metered])
+
+    def settle(self) -> None:
+        """Tell the door what requests have used that it was not told of yet."""
+        used, self._used = self._used, []
+        sums: dict[tuple[int, str], _Sum] = {}
+        for grant, reading, finished in used:
+            model = reading.model or finished.model or "unknown"
+            key = id(grant), model
+            sum = sums.get(key)
+            if sum is None:
+                sum = sums[key] = _Sum(grant, model)
+            get = reading.tokens.get
+            sum.requests += 1
+            sum.input += get("input", 0)
+            sum.output += get("output", 0)
+            if self._priced or reading.cost is not None:
+                cost = self._cost(finished)
+                if cost > 0 and isfinite(cost):
+                    sum.cost += cost
+        for one in sums.values():
+            self._door.used(one.grant, one.model, one.input, one.output, one.cost, one.requests)
 
     def _admitted(self, grant: Grant, exchange: Exchange, plan: Plan) -> Deferred[None] | None:
         granted = plan.granted
@@ -150,9 +185,10 @@ class Entrance:
             *_wants("project", grant.project.id, grant.project.limits),
         )
         granted.metered = [(one.key, one.per_minute) for one in granted.wants if one.amount == 0]
+        granted.free = not granted.wants
         route, request = plan.route, exchange.request
         if route is None:
-            granted.refusal = plan.denied
+            granted.refusal, granted.free = plan.denied, False
             return granted
         upstream = route.upstream
         try:
@@ -166,7 +202,7 @@ class Entrance:
             if not allowlist.open:
                 allowlist.check_head(request, route.target)
         except Refused as refusal:
-            granted.refusal = refusal.with_traceback(None)
+            granted.refusal, granted.free = refusal.with_traceback(None), False
             return granted
         granted.reads_body = _reader(exchange, plan, [upstream.allowlist, allowlist])
         key = credential if credential.reveal() else None
@@ -181,6 +217,18 @@ class Entrance:
                 self._allowlists.clear()
             known = self._allowlists[project.id] = project.allow, Allowlist(project.allow)
         return known[1]
+
+
+class _Sum:
+    """What several requests of one grant have used of one model."""
+
+    __slots__ = ("cost", "grant", "input", "model", "output", "requests")
+
+    def __init__(self, grant: Grant, model: str) -> None:
+        self.grant = grant
+        self.model = model
+        self.requests = self.input = self.output = 0
+        self.cost = 0.0
 
 
 def _came_to_nothing(finished: Finished) -> bool:

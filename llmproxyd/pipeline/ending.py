@@ -50,11 +50,11 @@ class Ending:
         watch: StreamWatch | None = None,
         more: RawHeaders = (),
         *,
-        whole: bool = False,
+        body: bytes | None = None,
     ) -> Relay:
         """Send the head of the answer to the client.
 
-        :param whole: it is no stream, and all of it is here.
+        :param body: all of it, where it is here, and the answer is no stream and uncoded.
         """
         exchange, means, turn = self._exchange, self._means, self._turn
         upstream, permit = turn.upstream, turn.permit
@@ -74,7 +74,7 @@ class Ending:
         )
         if self._notes is not None:
             self._notes.answered(head)
-        relay.begin(head, more, whole=whole)
+        relay.begin(head, more, body=body, plain=body is not None)
         if watch is not None and timeouts.first_content is not None:
             granted = timeouts.first_content
             relay.expect_content(watch, granted, self._sent_at + granted - means.wheel.seconds())

@@ -13,13 +13,13 @@ from llmproxyd.faults.exporting import fault_line
 from llmproxyd.http.body import BodySource
 from llmproxyd.http.headers import relayed
 from llmproxyd.limits.interface import Standing
-from llmproxyd.model import End, Finished, RawHeaders, Request, Response
+from llmproxyd.model import End, Finished, RawHeaders, Reading, Request, Response
 from llmproxyd.pipeline.plan import UNPLANNED, Granted, Plan
 from llmproxyd.pipeline.policy import Policy, Upstream
 from llmproxyd.pipeline.route import Route
-from llmproxyd.pipeline.taps import UsageTap
+from llmproxyd.pipeline.taps import UsageTap, read_whole
 from llmproxyd.pipeline.upstream import Outgoing
-from llmproxyd.providers.base import ErrorContext, ErrorKind, Provider
+from llmproxyd.providers.base import ErrorContext, ErrorKind, Provider, Usage
 
 
 class Responder(Protocol):
@@ -191,7 +191,8 @@ class Exchange:
     :ivar streamed: the answer is a stream.
     :ivar cache: what the cache did, in a word.
     :ivar cache_notes: the same for the client.
-    :ivar usage: what the answer tells of itself.
+    :ivar usage: reads along what the answer tells of itself.
+    :ivar unread: the whole answer, which will be read for that, and where its dialect tells it.
     :ivar cors: fields that let a web page read the answer.
     :ivar watched: the watch on clients was shown it.
     :ivar charge: what rehearsed limits have charged it; ``None`` where there is none for it.
@@ -239,6 +240,7 @@ class Exchange:
         "streaming",
         "taps",
         "unreached",
+        "unread",
         "upstream",
         "upstream_id",
         "usage",
@@ -290,6 +292,7 @@ class Exchange:
         self.cache: str | None = None
         self.cache_notes: Notes | None = None
         self.usage: UsageTap | None = None
+        self.unread: tuple[Usage, bytes] | None = None
         self.cors: RawHeaders = ()
         self.failed = False
         self.committed = False
@@ -441,14 +444,19 @@ class Exchange:
         if taps is not None:
             for tap in taps:
                 tap.ended(end)
+        reading = None
+        if self.unread is not None:
+            reading = read_whole(*self.unread, complete=end is End.COMPLETE)
+        elif self.usage is not None:
+            reading = self.usage.reading
         end = told or end
         if not self.said_all:
             end = End.CLIENT_GONE if self.orphan else end
         elif end is End.CLIENT_GONE:
             end = End.COMPLETE
-        ended(self, self._finished(end, now))
+        ended(self, self._finished(end, now, reading))
 
-    def _finished(self, end: End, now: float) -> Finished:
+    def _finished(self, end: End, now: float, reading: Reading | None) -> Finished:
         plan, fault, granted, usage = self.plan, self.fault, self.grant, self.usage
         arrived = self.arrived
         # Its __init__ would do no more than this, at several times the cost: it has so many parameters.
@@ -490,14 +498,14 @@ class Exchange:
         if granted is None:
             event.project = event.token = None
         else:
-            event.project, event.token = granted.grant.project.id, granted.grant.token.id
+            event.project, event.token = granted.project, granted.token
         if usage is None:
-            event.reading = event.first = event.captured = None
+            event.first = event.captured = None
         else:
-            reading = event.reading = usage.reading
             event.captured = usage.captured
             event.first = None if usage.first is None else usage.first - arrived
-            if reading is not None and reading.failed and end is End.COMPLETE:
-                end = End.IN_BAND_ERROR
+        event.reading = reading
+        if reading is not None and reading.failed and end is End.COMPLETE:
+            end = End.IN_BAND_ERROR
         event.end = end
         return event

@@ -51,17 +51,32 @@ UNPLANNED: Told = ("-", "-", "-", "-", "unknown", "metadata", None)
 class Granted:
     """What follows from one grant for all requests with one head.
 
+    :ivar project: id of its project.
+    :ivar token: id of its token.
     :ivar outgoing: what is sent upstream, but for the body, with the project's credential.
     :ivar refusal: why it may not be sent.
     :ivar reads_body: holds the body against the allowlists, where they ask for it.
     :ivar wants: what it asks of the limits.
     :ivar metered: limits of tokens (key, tokens a minute), to which its answers are charged.
+    :ivar free: as long as it holds they are let in, and no limit asks for more.
     """
 
-    __slots__ = ("grant", "metered", "outgoing", "reads_body", "refusal", "wants")
+    __slots__ = (
+        "free",
+        "grant",
+        "metered",
+        "outgoing",
+        "project",
+        "reads_body",
+        "refusal",
+        "token",
+        "wants",
+    )
 
     def __init__(self, grant: Grant) -> None:
         self.grant = grant
+        self.project, self.token = grant.project.id, grant.token.id
+        self.free = False
         self.outgoing: Outgoing | None = None
         self.refusal: Refused | None = None
         self.reads_body: Callable[[bytes], None] | None = None

@@ -25,6 +25,7 @@ from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.gather import Gather
 from llmproxyd.pipeline.marks import marks_of, readable_by_pages
 from llmproxyd.pipeline.refusals import first_content_timeout, idle_timeout
+from llmproxyd.pipeline.taps import UsageTap
 from llmproxyd.pipeline.upstream import explain
 from llmproxyd.providers.base import StreamForm
 from llmproxyd.wire.agent import BadAnswer, abort
@@ -92,11 +93,14 @@ class Relay:
         self._tracker: Tracker | None = None
         self.transport: WireResponse | None = None
 
-    def begin(self, response: Response, more: RawHeaders = (), *, whole: bool = False) -> None:
+    def begin(
+        self, response: Response, more: RawHeaders = (), *, body: bytes | None = None, plain: bool = False
+    ) -> None:
         """Commit: the upstream's head goes to the client, less what belongs to the connection.
 
         :param more: fields of ours, in place of the upstream's of the same names (lower case).
-        :param whole: it is no stream, uncoded, and all of it is here.
+        :param body: all of it, where it is here.
+        :param plain: it is no stream, and uncoded.
         """
         exchange = self._exchange
         if exchange.instead is not None:
@@ -105,7 +109,7 @@ class Relay:
                 return  # it was fetched for others, who have nothing of it
         headers = response.headers
         exchange.upstream_id = answer_id(headers)
-        if whole:
+        if plain:
             stream, coding = None, b""
         else:
             media, coding = content_of(headers)
@@ -136,12 +140,28 @@ class Relay:
             fields = readable_by_pages(fields, exchange.cors)
         if exchange.policy.marks:
             fields = with_block(fields, marks_of(exchange, headers, now))
-        if exchange.usage is not None:
-            endpoint = None if exchange.route is None else exchange.route.endpoint
-            usage = None if endpoint is None else endpoint.usage
-            exchange.usage.head(response, usage, stream, coding)
+        if exchange.policy.read_usage or exchange.usage is not None:
+            self._read_along(response, stream, coding, body)
         status, reason, version = response.status, response.reason, response.version
         exchange.start(Response(status, reason, fields, length, version, told=True), now)
+
+    def _read_along(
+        self, response: Response, stream: StreamForm | None, coding: bytes, body: bytes | None
+    ) -> None:
+        """See to it that what the answer tells of itself is read."""
+        exchange = self._exchange
+        endpoint = None if exchange.route is None else exchange.route.endpoint
+        usage = None if endpoint is None else endpoint.usage
+        tap = exchange.usage
+        if tap is None:
+            if usage is None or response.status >= 400:
+                return
+            if body is not None and stream is None and not coding:
+                exchange.unread = usage, body
+                return
+            tap = exchange.usage = UsageTap(self._wheel.seconds)
+            exchange.taps = [tap, *(exchange.taps or ())]
+        tap.head(response, usage, stream, coding)
 
     def expect_content(self, watch: StreamWatch, granted: float, left: float) -> None:
         """Give the upstream up unless the stream's first content comes in time.
@@ -202,7 +222,7 @@ class Relay:
             exchange.said_all = data.endswith(self._last_word)
 
     def whole(self, body: bytes) -> None:
-        """What a body that is no stream, and came with its head, would do by the calls above and below."""
+        """What a body that came with its head would do by the calls above and below."""
         exchange = self._exchange
         if exchange.done:
             return

@@ -120,11 +120,13 @@ class Pipeline:
             plan = exchange.plan = plan_of(request, exchange.policy)
             if self._announcing():
                 self._arrived(exchange, plan)
-            if plan.straight and not (self.engine.active or self._drained or self.watch.awake):
+            # Nobody, operator or test, has anything to do with requests just now.
+            quiet = not (self.engine.active or self._drained or self.watch.awake)
+            if quiet and plan.straight:
                 exchange.cors, exchange.outgoing = plan.cors, plan.outgoing
                 self._check(exchange)
                 self._send(exchange, body.producer())
-            elif plan.absorbed and not (self.engine.active or self._drained or self.watch.awake):
+            elif quiet and plan.absorbed:
                 exchange.cors, exchange.outgoing = plan.cors, plan.outgoing
                 exchange.model, exchange.streaming = plan.model, plan.streaming
                 self._check(exchange)
@@ -202,9 +204,8 @@ class Pipeline:
         policy = exchange.policy
         if policy.record_requests or policy.record_errors:
             exchange.record = Record(self._wall(), whole=policy.record_requests)
-        if policy.read_usage or policy.capture != NOTHING:
-            secrets = secrets_of(exchange) if policy.capture != NOTHING else ()
-            usage = exchange.usage = UsageTap(self._now, policy.capture, secrets)
+        if policy.capture != NOTHING:
+            usage = exchange.usage = UsageTap(self._now, policy.capture, secrets_of(exchange))
             exchange.taps = [usage]
         self.active.add(exchange)
         return exchange
@@ -239,11 +240,14 @@ class Pipeline:
         """Hold the body against the allowlists, where they ask for it."""
         plan = exchange.plan
         assert plan is not None
-        if plan.short and not (self.engine.active or self._drained or self.watch.awake):
-            granted = exchange.grant
-            if granted is None or granted.reads_body is None:
-                self._go_shortly(exchange, plan)
-                return
+        granted = exchange.grant
+        if (
+            plan.short
+            and (granted is None or granted.reads_body is None)
+            and not (self.engine.active or self._drained or self.watch.awake)
+        ):
+            self._go_shortly(exchange, plan)
+            return
         check = body_check(exchange)
         if check is None:
             self._watched(exchange, plan)
@@ -462,9 +466,9 @@ class Pipeline:
             if exchange.instead is not None and exchange.instead.answered(head):
                 abort(incoming)
                 return
-            relay.begin(head)
             body = incoming.whole
-            if body is not None and not exchange.streamed:
+            relay.begin(head, body=body)
+            if body is not None:
                 relay.whole(body)
                 return
             incoming.forget_fields()
@@ -559,7 +563,7 @@ class Pipeline:
         self.active.discard(exchange)
         event.wall = self._wall()
         if exchange.grant is not None and self._entrance is not None:
-            self._entrance.leave(exchange, event)
+            self._entrance.leave(exchange.grant, event)
         if event.cache is not None and self.shelf is not None:
             self.shelf.count(event.cache, exchange)
         self._emit(event)

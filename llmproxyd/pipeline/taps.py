@@ -15,6 +15,19 @@ READ = 1024 * 1024
 """Bytes of an answer in one piece that are read for its usage at most."""
 
 
+def read_whole(usage: Usage, data: bytes, *, complete: bool) -> Reading:
+    """What the answer *data*, in one piece and uncoded, tells of itself.
+
+    :param complete: there is no more of it.
+    """
+    reading = glance(usage, data) if complete else None
+    if reading is None:
+        reader = UsageReader(usage, None, b"", limit=READ)
+        reader.feed(data)
+        reading = reader.reading(complete)
+    return reading
+
+
 class UsageTap:
     """Reads the usage of one answer, and keeps as much of both bodies as events are to carry.
 
@@ -39,7 +52,7 @@ class UsageTap:
     )
 
     def __init__(
-        self, now: Callable[[], float], capture: tuple[int, int], secrets: tuple[str, ...] = ()
+        self, now: Callable[[], float], capture: tuple[int, int] = (0, 0), secrets: tuple[str, ...] = ()
     ) -> None:
         self._now = now
         self._capture = capture
@@ -81,29 +94,22 @@ class UsageTap:
             if self._whole is None:
                 self._whole = data
                 return
-            self._read_along(self._usage, self._whole)
+            self._reader = UsageReader(self._usage, None, b"", limit=READ)
+            self._reader.feed(self._whole)
+            self._usage = self._whole = None
         reader = self._reader
         if reader is not None:
             reader.feed(data)
             if self.first is None and reader.began:
                 self.first = self._now()
 
-    def _read_along(self, usage: Usage, data: bytes) -> UsageReader:
-        reader = self._reader = UsageReader(usage, None, b"", limit=READ)
-        reader.feed(data)
-        self._usage = self._whole = None
-        return reader
-
     def ended(self, end: End) -> None:
         """There is no more of it."""
-        usage, reader, complete = self._usage, self._reader, end is End.COMPLETE
-        if usage is not None:
-            data = self._whole or b""
-            self.reading = glance(usage, data) if complete else None
-            if self.reading is None:
-                reader = self._read_along(usage, data)
-        if reader is not None:
-            self.reading = reader.reading(complete)
+        complete = end is End.COMPLETE
+        if self._usage is not None:
+            self.reading = read_whole(self._usage, self._whole or b"", complete=complete)
+        elif self._reader is not None:
+            self.reading = self._reader.reading(complete)
         self._reader = self._usage = self._whole = None
 
     @property

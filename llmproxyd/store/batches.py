@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -25,14 +27,16 @@ class Batches:
     """Has one batch written at a time, once in :data:`WRITE` seconds or :data:`BATCH` requests.
 
     :param counts: what is to be written.
+    :param settle: completes them.
     """
 
     log = Logger()
 
-    def __init__(self, store: Store, clock: IReactorTime, counts: Counts) -> None:
+    def __init__(self, store: Store, clock: IReactorTime, counts: Counts, settle: Callable[[], None]) -> None:
         self._store = store
         self._clock = clock
         self._counts = counts
+        self._settle = settle
         self._writing: Deferred[bool] | None = None
         self._loop = LoopingCall(self._tick)
         self._loop.clock = clock
@@ -49,6 +53,7 @@ class Batches:
 
     async def _write_all(self, end: float) -> None:
         taken = True
+        self._settle()
         while taken and (self._writing is not None or not self._counts.empty):
             try:
                 taken = await self.write().addTimeout(end - self._clock.seconds(), self._clock)
@@ -71,6 +76,7 @@ class Batches:
         if self._writing is not None:
             return self._writing
         done: Deferred[bool] = Deferred()
+        self._settle()
         batch = self._counts.batch()
         if not batch:
             done.callback(True)

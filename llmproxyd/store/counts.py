@@ -93,17 +93,18 @@ class Counts:
             count.known = max(count.known, stored + count.fresh)
         return count
 
-    def used(self, count: Count, model: str, input: int, output: int, cost: float) -> None:
-        """Note what one request of *count*, counted before, has used."""
+    def used(self, count: Count, model: str, input: int, output: int, cost: float, requests: int = 1) -> None:
+        """Note what so many *requests* of *count*, counted before, have used."""
         sums = count.models.get(model)
         if sums is None:
             sums = _sums(count, model)
-        sums[0] += 1
-        count.named += 1
-        sums[1] += input if 0 <= input <= MAX_AMOUNT else min(max(input, 0), MAX_AMOUNT)
-        sums[2] += output if 0 <= output <= MAX_AMOUNT else min(max(output, 0), MAX_AMOUNT)
+        most = MAX_AMOUNT * requests
+        sums[0] += requests
+        count.named += requests
+        sums[1] += min(max(input, 0), most)
+        sums[2] += min(max(output, 0), most)
         if cost and math.isfinite(cost):
-            sums[3] += min(max(cost, 0.0), MAX_AMOUNT)
+            sums[3] += min(max(cost, 0.0), most)
         self.dirty[count.token] = count
 
     def batch(self) -> list[Used]:

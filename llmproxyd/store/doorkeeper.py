@@ -47,6 +47,7 @@ class Doorkeeper:
     :param clock: monotonic.
     :param wall: seconds since the epoch, which may jump.
     :ivar enforce_active: refuse the tokens of projects that are not active.
+    :ivar settle: has it told what was used and is not told yet, before that is written.
     """
 
     log = Logger()
@@ -61,6 +62,7 @@ class Doorkeeper:
         max_entries: int = MAX_ENTRIES,
     ) -> None:
         self.enforce_active = enforce_active
+        self.settle: Callable[[], None] = lambda: None
         self._store = store
         self._clock = clock
         self._seconds = clock.seconds
@@ -71,7 +73,7 @@ class Doorkeeper:
         self._generation = 0
         """Counts the changes: an answer that was asked for before one may be outdated."""
         self._counts = Counts()
-        self._batches = Batches(store, clock, self._counts)
+        self._batches = Batches(store, clock, self._counts, lambda: self.settle())
         self._last_change = 0
         self._verified = -inf
         """When the sequence of changes was last read."""
@@ -90,6 +92,13 @@ class Doorkeeper:
             raise _not_found()
         return self._look_closer(digest, entry)
 
+    def again(self, grant: Grant) -> bool:
+        entry = self._entries.get(grant.token.digest)
+        if entry is None or entry.grant is not grant or self._seconds() >= entry.renew_at:
+            return False
+        self._take(entry)
+        return True
+
     def returned(self, grant: Grant) -> None:
         token = grant.token
         count = self._counts.of(token.id, token.project, token.requests)
@@ -97,7 +106,7 @@ class Doorkeeper:
         count.fresh -= 1
         self._counts.dirty[token.id] = count
 
-    def used(self, grant: Grant, model: str, input: int, output: int, cost: float) -> None:
+    def used(self, grant: Grant, model: str, input: int, output: int, cost: float, requests: int = 1) -> None:
         token = grant.token
         entry = self._entries.get(token.digest)
         if entry is not None and entry.grant is grant:
@@ -106,7 +115,7 @@ class Doorkeeper:
             count = self._counts.of(token.id, token.project, token.requests)
         if not count.last_used:
             count.last_used = self._wall()
-        self._counts.used(count, model, input, output, cost)
+        self._counts.used(count, model, input, output, cost, requests)
 
     @property
     def ready(self) -> bool:
@@ -146,6 +155,7 @@ class Doorkeeper:
         """``store`` (``up``, ``down``), tokens ``remembered``, ``lookups`` under way, requests ``unwritten``
         and ``lost``.
         """
+        self.settle()
         return {
             "store": "up" if self.ready else "down",
             "remembered": len(self._entries),

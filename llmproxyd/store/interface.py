@@ -180,12 +180,19 @@ class Door(Protocol):
         """
         ...
 
+    def again(self, grant: Grant) -> bool:
+        """Count one more request of *grant*, if it is known to hold still; else :meth:`admit` tells.
+
+        :raises Refused: as there.
+        """
+        ...
+
     def returned(self, grant: Grant) -> None:
         """The request that was admitted last was refused after all: it does not count."""
         ...
 
-    def used(self, grant: Grant, model: str, input: int, output: int, cost: float) -> None:
-        """Note what a request of *grant* has used."""
+    def used(self, grant: Grant, model: str, input: int, output: int, cost: float, requests: int = 1) -> None:
+        """Note what so many *requests* of *grant* have used."""
         ...
 
     @property

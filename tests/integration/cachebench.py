@@ -168,8 +168,11 @@ class Doors:
         self.counted.append(token)
         return self._grants[token]
 
+    def again(self, grant: Grant) -> bool:
+        return False
+
     def returned(self, grant: Grant) -> None:
         """Not counted."""
 
-    def used(self, grant: Grant, model: str, input: int, output: int, cost: float) -> None:
+    def used(self, grant: Grant, model: str, input: int, output: int, cost: float, requests: int = 1) -> None:
         """Not counted."""
