@@ -118,16 +118,18 @@ class _Shape:
         self._usage = usage
         self._every = self._left = OFTEN
 
-    def learn(self, data: bytes, start: int, reading: Reading) -> None:
-        """Take the form of *data*, in which *reading* was told, if it is its turn.
+    def start(self, data: bytes) -> int:
+        """Where the end of *data* starts: at the finish reason, or at the counts where there is none."""
+        stands = self.find(data, self.finish)
+        return stands if stands >= 0 else data.rfind(self.counts)
 
-        :param start: of its end.
-        """
+    def learn(self, data: bytes, reading: Reading) -> None:
+        """Take the form of *data*, in which *reading* was told, if it is its turn."""
         self._left -= 1
         if self._left:
             return
         self._every = self._left = min(2 * self._every, SELDOM)
-        begins = self.begins(data)
+        start, begins = self.start(data), self.begins(data)
         if begins is None or begins.end() + len(data) - start > _LAID:
             return
         usage, finish = self._usage, self._usage.finish[0]
@@ -139,7 +141,8 @@ class _Shape:
         if beginning is None or end is None:
             return
         form = _Form(beginning[0], *end)
-        if form.reading(usage, data, start) == reading:
+        begins = form.begins(data)
+        if begins is not None and form.reading(usage, begins, data, start) == reading:
             del self.forms[FORMS - 1 :]
             self.forms.insert(0, form)
 
@@ -150,29 +153,28 @@ class _Form:
     :param beginning: an expression for it, to the end of the model's name; the name is its group.
     :param end: one for all from the byte before the finish reason, or before the counts.
     :param meanings: of the groups in *end*.
+    :ivar begins: matches the beginning.
     """
 
-    __slots__ = ("_begins", "_ends", "_meanings")
+    __slots__ = ("_ends", "_meanings", "begins")
 
     def __init__(self, beginning: bytes, end: bytes, meanings: list[str]) -> None:
         if meanings[:1] == ["finish"]:
             del meanings[0]
         else:
             end = b"()" + end  # none was told
-        self._begins = re.compile(beginning).match
+        self.begins = re.compile(beginning).match
         self._ends = re.compile(end).fullmatch
         self._meanings = tuple(enumerate(meanings, 2))
 
-    def reading(self, usage: Usage, data: bytes, start: int) -> Reading | None:
+    def reading(self, usage: Usage, begins: re.Match[bytes], data: bytes, start: int) -> Reading | None:
         """What *data* tells, ``None`` if it is of another form.
 
+        :param begins: its beginning, which is of this form.
         :param start: of its end; there is no finish reason before that which would count.
         """
         ends = self._ends(data, start - 1)
         if ends is None:
-            return None
-        begins = self._begins(data)
-        if begins is None:
             return None
         tokens = {}
         for group, meaning in self._meanings:
@@ -245,13 +247,15 @@ def glance(usage: Usage, data: bytes) -> Reading | None:
     shape = known[1]
     if shape is None or len(data) > LONGEST:
         return None
-    # Its end starts at the finish reason, or at the counts where there is none.
-    start = shape.find(data, shape.finish)
-    if start < 0:
-        start = data.rfind(shape.counts)
     forms = shape.forms
+    start = -1  # it is sought as soon as a beginning fits
     for form in forms:
-        reading = form.reading(usage, data, start)
+        begins = form.begins(data)
+        if begins is None:
+            continue
+        if start < 0:
+            start = shape.start(data)
+        reading = form.reading(usage, begins, data, start)
         if reading is not None:
             if form is not forms[0]:
                 forms.remove(form)
@@ -259,7 +263,7 @@ def glance(usage: Usage, data: bytes) -> Reading | None:
             return reading
     reading = _read(shape, usage, data)
     if reading is not None:
-        shape.learn(data, start, reading)
+        shape.learn(data, reading)
     return reading
 
 
