@@ -83,7 +83,9 @@ def with_apart(tokens: dict[str, int], apart: Mapping[str, tuple[str, ...]]) -> 
         return tokens
     found = dict(tokens)
     for meaning, parts in apart.items():
-        extra = sum(tokens.get(part, 0) for part in parts)
+        extra = 0
+        for part in parts:
+            extra += tokens.get(part, 0)
         if extra:
             found[meaning] = found.get(meaning, 0) + extra
     return found

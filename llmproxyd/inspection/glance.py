@@ -5,18 +5,22 @@ To parse all of an answer costs more than all else that is made of it, and nearl
 what the model said.  The dialects of OpenAI and Anthropic, which most servers speak, have the model
 in front of that and the counts behind it.  Where it is not just so, nothing is told here, and whoever
 asked has to read the whole.
+
+A server lays out answer after answer in one way.  Now and then an answer that was read so teaches its
+form: two expressions, which differ from it in the values alone and take those that follow at once.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llmproxyd.inspection.findings import MODEL, MOST, PENDING, WORD, with_apart
 from llmproxyd.model import Reading
 from llmproxyd.providers.base import Usage
+from llmproxyd.providers.places import Place
 
 LONGEST = 64 * 1024
 """Bytes of an answer that is looked at so."""
@@ -37,6 +41,24 @@ MAX_TEXTS = 256
 """Names of models, and reasons to finish, that are remembered."""
 
 
+FORMS = 8
+"""Forms that are remembered of one shape; the one that was not met for longest makes room."""
+
+OFTEN = 16
+"""Answers that no form fits before one teaches its own, which takes a millisecond; then twice as many."""
+
+SELDOM = 4096
+"""The most of such answers: who invents forms without end does not keep us at work with them."""
+
+_LAID = 2048
+"""Bytes of beginning and end that a form is made of."""
+
+# A form takes less than JSON allows, and nothing that JSON does not.
+_TEXT = rb"[ !#-\[\]-~]*"
+_WHOLE = rb"(?:0|[1-9]\d{0,11})"
+_NUMBER = rb"-?(?:0|[1-9]\d{0,11})(?:\.\d+)?(?:[eE][-+]?\d+)?"
+_TOKENS = re.compile(rb'"(%b)"(\s*:)?|(%b)|[{}\],\s]|null|true|false' % (_TEXT, _NUMBER))
+
 _COUNTS = range(MOST + 1)
 
 Places = tuple[tuple[str, str], ...]
@@ -53,9 +75,25 @@ class _Shape:
     :ivar finish: the member that tells why the model stopped.
     :ivar several: it stands in each object of an array.
     :ivar ends: matches from there to the counts, so that there can be no doubt where it stands.
+    :ivar find: the first of the finish reasons where they are several, else the last, which is found sooner.
+    :ivar forms: those that answers were met in, the latest first.
     """
 
-    __slots__ = ("begins", "below", "counts", "ends", "finish", "here", "member", "several")
+    __slots__ = (
+        "_every",
+        "_left",
+        "_usage",
+        "begins",
+        "below",
+        "counts",
+        "ends",
+        "find",
+        "finish",
+        "forms",
+        "here",
+        "member",
+        "several",
+    )
 
     def __init__(self, usage: Usage) -> None:
         places = usage.tokens
@@ -75,6 +113,111 @@ class _Shape:
         closed = rb"\}\s*\]\s*" if self.several else b""
         word = rb'%b\s*:\s*(?:"([^"\\]*)"|null)\s*' % re.escape(self.finish)
         self.ends = re.compile(rb"%b(?:,\s*%b)*%b,\s*" % (word, _PLAIN, closed)).fullmatch
+        self.find = bytes.find if self.several else bytes.rfind
+        self.forms: list[_Form] = []
+        self._usage = usage
+        self._every = self._left = OFTEN
+
+    def start(self, data: bytes) -> int:
+        """Where the end of *data* starts: at the finish reason, or at the counts where there is none."""
+        stands = self.find(data, self.finish)
+        return stands if stands >= 0 else data.rfind(self.counts)
+
+    def learn(self, data: bytes, reading: Reading) -> None:
+        """Take the form of *data*, in which *reading* was told, if it is its turn."""
+        self._left -= 1
+        if self._left:
+            return
+        self._every = self._left = min(2 * self._every, SELDOM)
+        start, begins = self.start(data), self.begins(data)
+        if begins is None or begins.end() + len(data) - start > _LAID:
+            return
+        usage, finish = self._usage, self._usage.finish[0]
+        # The end begins where the finish reason does, which may be within an array, or at the answer's own.
+        within = finish[:-1] if data.startswith(self.finish, start) else ()
+        sought = {place: meaning for meaning, place in usage.tokens.items()} | {finish: "finish"}
+        beginning = _pattern(begins[0], [], {usage.model: "model"})
+        end = _pattern(data[start - 1 :], [*within, ""], sought)
+        if beginning is None or end is None:
+            return
+        form = _Form(beginning[0], *end)
+        begins = form.begins(data)
+        if begins is not None and form.reading(usage, begins, data, start) == reading:
+            del self.forms[FORMS - 1 :]
+            self.forms.insert(0, form)
+
+
+class _Form:
+    """The same members in the same order, with the same blanks; what the numbers and texts are is left open.
+
+    :param beginning: an expression for it, to the end of the model's name; the name is its group.
+    :param end: one for all from the byte before the finish reason, or before the counts.
+    :param meanings: of the groups in *end*.
+    :ivar begins: matches the beginning.
+    """
+
+    __slots__ = ("_ends", "_meanings", "begins")
+
+    def __init__(self, beginning: bytes, end: bytes, meanings: list[str]) -> None:
+        if meanings[:1] == ["finish"]:
+            del meanings[0]
+        else:
+            end = b"()" + end  # none was told
+        self.begins = re.compile(beginning).match
+        self._ends = re.compile(end).fullmatch
+        self._meanings = tuple(enumerate(meanings, 2))
+
+    def reading(self, usage: Usage, begins: re.Match[bytes], data: bytes, start: int) -> Reading | None:
+        """What *data* tells, ``None`` if it is of another form.
+
+        :param begins: its beginning, which is of this form.
+        :param start: of its end; there is no finish reason before that which would count.
+        """
+        ends = self._ends(data, start - 1)
+        if ends is None:
+            return None
+        tokens = {}
+        for group, meaning in self._meanings:
+            tokens[meaning] = int(ends[group])
+        if usage.apart:
+            tokens = with_apart(tokens, usage.apart)
+        return Reading(model=_models(begins[1]), tokens=tokens, finish=_reasons(ends[1]))
+
+
+def _pattern(text: bytes, path: list[str], sought: Mapping[Place, str]) -> tuple[bytes, list[str]] | None:
+    """An expression for what is laid out as *text*, and what its groups mean, in their order.
+
+    ``None`` if a member is there twice, an array begins, or a text or number is of no common kind.
+
+    :param path: of the object that *text* is of, with the name of the member last.
+    :param sought: places of what is to be a group.
+    """
+    pattern, meanings, stood = b"", [], 0
+    seen: set[Place] = set()
+    for token in _TOKENS.finditer(text):
+        if token.start() != stood:
+            return None
+        stood = token.end()
+        word, colon, number = token.groups()
+        if colon:
+            path[-1] = word.decode()
+            if tuple(path) in seen:
+                return None
+            seen.add(tuple(path))
+        elif word is not None or number:
+            meaning = sought.get(tuple(path))
+            value = _TEXT if number is None else _WHOLE if meaning or number.isdigit() else _NUMBER
+            if meaning:
+                meanings.append(meaning)
+                value = b"(%b)" % value
+            pattern += value if number else b'"%b"' % value
+            continue
+        elif token[0] == b"{":
+            path.append("")
+        elif token[0] == b"}":
+            path.pop()
+        pattern += re.escape(token[0])
+    return (pattern, meanings) if stood == len(text) else None
 
 
 def _shape_of(usage: Usage) -> _Shape | None:
@@ -104,6 +247,28 @@ def glance(usage: Usage, data: bytes) -> Reading | None:
     shape = known[1]
     if shape is None or len(data) > LONGEST:
         return None
+    forms = shape.forms
+    start = -1  # it is sought as soon as a beginning fits
+    for form in forms:
+        begins = form.begins(data)
+        if begins is None:
+            continue
+        if start < 0:
+            start = shape.start(data)
+        reading = form.reading(usage, begins, data, start)
+        if reading is not None:
+            if form is not forms[0]:
+                forms.remove(form)
+                forms.insert(0, form)
+            return reading
+    reading = _read(shape, usage, data)
+    if reading is not None:
+        shape.learn(data, reading)
+    return reading
+
+
+def _read(shape: _Shape, usage: Usage, data: bytes) -> Reading | None:
+    """What *data* tells, whatever its form."""
     begins = shape.begins(data)
     place = data.rfind(shape.counts)
     if begins is None or place < 0 or data[place - 1] not in _BEFORE:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from llmproxyd.inspection.glance import LONGEST, glance
+from llmproxyd.inspection.glance import _KNOWN, FORMS, LONGEST, OFTEN, SELDOM, _read, _Shape, glance
 from llmproxyd.inspection.usage import UsageReader
 from llmproxyd.model import Reading
 from llmproxyd.providers.base import Usage
@@ -198,3 +199,181 @@ def test_no_dialect_is_misread(answer: dict[str, Any]) -> None:
     for usage in USAGES.values():
         reading = glance(usage, data)
         assert reading is None or reading == parsed(usage, data)
+
+
+DETAILED: dict[str, Any] = CHAT | {
+    "usage": CHAT["usage"]
+    | {
+        "prompt_tokens_details": {"cached_tokens": 300, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 64},
+        "queue_time": 0.037,
+    },
+    "service_tier": "default",
+    "system_fingerprint": None,
+}
+VECTORS: dict[str, Any] = {
+    "object": "list",
+    "model": "m",
+    "data": [{"embedding": [0.5, -1e-3]}],
+    "usage": {"prompt_tokens": 8, "total_tokens": 8},
+}
+LAID_OUT = [(CHAT_USAGE, CHAT), (CHAT_USAGE, DETAILED), (CHAT_USAGE, VECTORS), (MESSAGES, MESSAGE)]
+IDS = ["chat", "details", "vectors", "message"]
+
+
+def taught(usage: Usage, *samples: bytes) -> tuple[Usage, _Shape]:
+    """The same dialect without any forms but those of *samples*."""
+    _KNOWN.clear()
+    fresh = replace(usage)
+    every = OFTEN
+    for sample in samples:
+        for _ in range(every):
+            glance(fresh, sample)
+        every *= 2
+    shape = _KNOWN[id(fresh)][1]
+    assert shape is not None
+    return fresh, shape
+
+
+def formed(usage: Usage, shape: _Shape, data: bytes) -> Reading | None:
+    """What the only known form of *shape* makes of *data*."""
+    (form,) = shape.forms
+    begins = form.begins(data)
+    return None if begins is None else form.reading(usage, begins, data, shape.start(data))
+
+
+def counted(answer: dict[str, Any], number: int) -> dict[str, Any]:
+    """*answer* with other counts."""
+    usage = {
+        name: number + at if type(n) is int else n for at, (name, n) in enumerate(answer["usage"].items())
+    }
+    return answer | {"usage": usage}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(("usage", "answer"), LAID_OUT, ids=IDS)
+def test_a_form_that_was_met_often_is_read_as_before(
+    usage: Usage, answer: dict[str, Any], indent: int | None
+) -> None:
+    fresh, shape = taught(usage, told(answer, indent=indent))
+    assert len(shape.forms) == 1
+    for number in (0, 7, 10**6, 10**11):
+        data = told(counted(answer, number), indent=indent)
+        reading = formed(fresh, shape, data)
+        assert reading == _read(shape, fresh, data) == parsed(usage, data) == glance(fresh, data)
+        assert reading is not None
+        assert reading.tokens
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"total_tokens": 550', b'"total_tokens": 0550'),
+        (b'"total_tokens": 550', b'"total_tokens": -550'),
+        (b'"total_tokens": 550', b'"total_tokens": 550.0'),
+        (b'"total_tokens": 550', b'"total_tokens": 5e2'),
+        (b'"total_tokens": 550', b'"total_tokens": 9999999999999'),
+        (b'"total_tokens": 550', b'"total_tokens": true'),
+        (b'"total_tokens": 550', b'"total_tokens": '),
+        (b'"default"', b'"de\nfault"'),
+        (b'"default"', b'"de\xfffault"'),
+        (b"0.037", b"0.03.7"),
+        (b"0.037", b"00.37"),
+        (b"null}", b"null}}"),
+        (b"null}", b"null} {"),
+        (b"null}", b"null"),
+        (b'{"index"', b'{"finish_reason": "length"}, {"index"'),
+        (b'"finish_reason"', b'\\"finish_reason"'),
+        (b'"model": "gpt-4o-mini"', b'"model": "gpt\\u0034"'),
+        (b'"id": "chatcmpl-1"', b'"id": {"x": 1}'),
+    ],
+)
+def test_what_a_known_form_does_not_fit_is_told_no_more_than_before(old: bytes, new: bytes) -> None:
+    sample = told(DETAILED)
+    fresh, shape = taught(CHAT_USAGE, sample)
+    odd = sample.replace(old, new)
+    assert odd != sample
+    assert glance(fresh, odd) is None
+    assert formed(fresh, shape, odd) is None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        told(CHAT)
+        .replace(b'"usage": {', b'"usage": {"prompt_tokens_details": {"cached_tokens": 4}, ')
+        .replace(b"}}", b', "prompt_tokens_details": {}}}'),
+        told(CHAT).replace(b'"total_tokens": 550', b'"total_tokens": 550, "total_tokens": 7'),
+        told(CHAT | {"usage": CHAT["usage"] | {"tiers": [1]}}),
+        told(CHAT | {"usage": CHAT["usage"] | {"tier": 'a"b'}}),
+        told(CHAT | {"usage": CHAT["usage"] | {"x" * 3000: 1}}),
+        told(CHAT | {"usage": CHAT["usage"] | {"total_tokens": 10**12}}),
+    ],
+    ids=["member twice", "count twice", "array", "escaped", "long", "huge"],
+)
+def test_an_answer_of_no_plain_form_teaches_none(odd: bytes) -> None:
+    fresh, shape = taught(CHAT_USAGE, odd)
+    assert shape.forms == []
+    assert glance(fresh, odd) == parsed(CHAT_USAGE, odd)
+
+
+def test_the_last_of_several_members_of_a_name_counts_in_a_known_form_too() -> None:
+    fresh, shape = taught(CHAT_USAGE, told(CHAT))
+    twice = told(CHAT).replace(b'"choices"', b'"usage": {"prompt_tokens": 1}, "choices"')
+    assert formed(fresh, shape, twice) == parsed(CHAT_USAGE, twice)
+    after = told(CHAT)[:-1] + b', "usage": {"prompt_tokens": 1}}'
+    assert formed(fresh, shape, after) is None
+
+
+def test_forms_are_few_and_those_without_end_are_seldom_made() -> None:
+    fresh, shape = taught(CHAT_USAGE, told(CHAT))
+    kept = shape.forms[0]
+    made = {id(kept): kept}
+    for number in range(2 * SELDOM):
+        glance(fresh, told(CHAT | {"usage": CHAT["usage"] | {f"x{number}": 1}}))
+        made.update((id(form), form) for form in shape.forms)
+        if number % 10 == 0:
+            glance(fresh, told(CHAT))
+    assert len(shape.forms) <= FORMS
+    assert len(made) <= 10
+    assert kept in shape.forms  # as it is met again and again
+
+
+@given(
+    which=st.sampled_from(range(len(LAID_OUT))),
+    texts=st.lists(TEXTS, min_size=3, max_size=3),
+    number=st.integers(0, 10**13),
+    extra=st.dictionaries(NAMES, COUNTS, max_size=2),
+    indent=st.sampled_from([None, 2]),
+    place=st.integers(0, 2000),
+    put=st.sampled_from(
+        [b"", b'"', b"\\", b"0", b"-", b" ", b"{", b"}", b"]", b",", b"\xff", b'"usage":{}', b"1"]
+    ),
+    cut=st.integers(0, 2),
+)
+@settings(deadline=None)
+def test_a_known_form_tells_what_was_told_before_or_nothing(
+    which: int,
+    texts: list[str],
+    number: int,
+    extra: dict[str, Any],
+    indent: int | None,
+    place: int,
+    put: bytes,
+    cut: int,
+) -> None:
+    usage, answer = LAID_OUT[which]
+    fresh, shape = taught(usage, told(answer, indent=indent))
+    other = counted(answer, number) | {"id": texts[0]}
+    other["usage"] |= extra
+    message = {"message": {"content": texts[1]}, "finish_reason": texts[2]}
+    other |= {"choices": [message]} if usage is CHAT_USAGE else {"stop_reason": texts[2]}
+    for changed in (other, counted(answer, number)):
+        data = told(changed, indent=indent)
+        # Where a reason to finish is the name of that member, a form tells more.
+        assert _read(shape, fresh, data) in (None, glance(fresh, data))
+        assert glance(fresh, data) in (None, parsed(usage, data))
+        broken = data[: len(data) - place] + put + data[len(data) - place + cut :]
+        assume(place <= len(data))
+        reading = formed(fresh, shape, broken)
+        assert reading in (None, _read(shape, fresh, broken), parsed(usage, broken))
