@@ -114,7 +114,7 @@ class Arrived:
     upstream: str
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Reading:
     """What an answer told of itself.  Made for nearly every request, so not frozen.
 

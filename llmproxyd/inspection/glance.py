@@ -181,7 +181,7 @@ class _Form:
             tokens[meaning] = int(ends[group])
         if usage.apart:
             tokens = with_apart(tokens, usage.apart)
-        return Reading(model=_models(begins[1]), tokens=tokens, finish=_reasons(ends[1]))
+        return Reading(_models(begins[1]), tokens, _reasons(ends[1]))
 
 
 def _pattern(text: bytes, path: list[str], sought: Mapping[Place, str]) -> tuple[bytes, list[str]] | None:

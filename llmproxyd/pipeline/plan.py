@@ -21,7 +21,7 @@ from llmproxyd.pipeline.guard import check_browser, cross_origin, preflight_of
 from llmproxyd.pipeline.policy import CachePolicy, CacheRule, Policy, Upstream
 from llmproxyd.pipeline.route import Route
 from llmproxyd.pipeline.upstream import Outgoing, outgoing
-from llmproxyd.providers.base import EndpointKind, Provider, Streams
+from llmproxyd.providers.base import EndpointKind, Provider, Streams, Usage
 
 PATIENCE = b"x-stainless-read-timeout"
 """The field in which the official SDKs tell how many seconds they wait for an answer."""
@@ -122,6 +122,7 @@ class Plan:
     :ivar path: as received, without query values; what would steer a terminal is escaped.
     :ivar model: as far as the path tells it.
     :ivar streaming: whether a stream is asked for, as far as the path tells it.
+    :ivar usage: where answers tell what they used, if anybody wants to know.
     :ivar expected: what was found out of answers to it, by upstream, media type and coding.
     :ivar patience: seconds that the client's SDK waits for an answer, where it says so.
     :ivar presented: the credential that the client presents, where that matters here.
@@ -166,6 +167,7 @@ class Plan:
         "test",
         "told",
         "unclear",
+        "usage",
     )
 
     def __init__(self, request: Request, dialect: Provider) -> None:
@@ -179,6 +181,7 @@ class Plan:
         self.model: str | None = None
         self.streaming: bool | None = None
         self.patience: float | None = None
+        self.usage: Usage | None = None
         self.expected: dict[tuple[str, bytes, bytes], object] = {}
         self.presented: str | None = None
         self.unclear: Refused | None = None
@@ -255,6 +258,7 @@ def _planned(request: Request, policy: Policy) -> Plan:
         plan.streaming = {Streams.ALWAYS: True, Streams.NEVER: False}.get(endpoint.streams)
         if plan.streaming is None and (first(request.headers, b"accept") or b"").startswith(EVENT_STREAM):
             plan.streaming = True
+        plan.usage = endpoint.usage if policy.read_usage else None
     if policy.cache is not None:
         plan.caching = _caching(plan, request, policy.cache)
     if _plain(plan, request, policy):

@@ -140,28 +140,18 @@ class Relay:
             fields = readable_by_pages(fields, exchange.cors)
         if exchange.policy.marks:
             fields = with_block(fields, marks_of(exchange, headers, now))
-        if exchange.policy.read_usage or exchange.usage is not None:
-            self._read_along(response, stream, coding, body)
-        status, reason, version = response.status, response.reason, response.version
-        exchange.start(Response(status, reason, fields, length, version, told=True), now)
-
-    def _read_along(
-        self, response: Response, stream: StreamForm | None, coding: bytes, body: bytes | None
-    ) -> None:
-        """See to it that what the answer tells of itself is read."""
-        exchange = self._exchange
-        endpoint = None if exchange.route is None else exchange.route.endpoint
-        usage = None if endpoint is None else endpoint.usage
-        tap = exchange.usage
-        if tap is None:
-            if usage is None or response.status >= 400:
-                return
+        tap, plan = exchange.usage, exchange.plan
+        usage = None if plan is None or response.status >= 400 else plan.usage
+        if tap is None and usage is not None:
             if body is not None and stream is None and not coding:
                 exchange.unread = usage, body
-                return
-            tap = exchange.usage = UsageTap(self._wheel.seconds)
-            exchange.taps = [tap, *(exchange.taps or ())]
-        tap.head(response, usage, stream, coding)
+            else:
+                tap = exchange.usage = UsageTap(self._wheel.seconds)
+                exchange.taps = [tap, *(exchange.taps or ())]
+        if tap is not None:
+            tap.head(usage, stream, coding)
+        status, reason, version = response.status, response.reason, response.version
+        exchange.start(Response(status, reason, fields, length, version, told=True), now)
 
     def expect_content(self, watch: StreamWatch, granted: float, left: float) -> None:
         """Give the upstream up unless the stream's first content comes in time.

@@ -138,7 +138,7 @@ class Pipeline:
             else:
                 exchange.cors = plan.cors
                 self._check(exchange)
-                self._let_in(exchange, plan)
+                self._let_in(exchange, plan, quiet=quiet)
         except Exception:
             self._failed(Failure(), exchange)
         return exchange
@@ -215,38 +215,36 @@ class Pipeline:
         if length is not None and length > exchange.policy.max_body:
             raise body_too_large(exchange.policy.max_body)
 
-    def _let_in(self, exchange: Exchange, plan: Plan) -> None:
-        """Past the door, where there is one."""
+    def _let_in(self, exchange: Exchange, plan: Plan, *, quiet: bool) -> None:
+        """Past the door, where there is one.
+
+        :param quiet: neither operators nor tests have anything to do with requests just now.
+        """
         if not exchange.policy.access:
             if plan.denied is not None:
                 self._refuse(exchange, plan.denied)
                 return
             exchange.outgoing = plan.outgoing
-            self._go_on(exchange)
+            self._go_on(exchange, plan, quiet=quiet)
             return
         assert self._entrance is not None
         entering = self._entrance.enter(exchange, plan)
         if entering is None:
-            self._go_on(exchange)
+            self._go_on(exchange, plan, quiet=quiet)
         else:
-            entering.addCallback(lambda _: self._entered(exchange))
+            entering.addCallback(lambda _: self._entered(exchange, plan))
             entering.addErrback(self._failed, exchange)
 
-    def _entered(self, exchange: Exchange) -> None:
+    def _entered(self, exchange: Exchange, plan: Plan) -> None:
         if not exchange.done:
-            self._go_on(exchange)
+            self._go_on(exchange, plan, quiet=False)
 
-    def _go_on(self, exchange: Exchange) -> None:
+    def _go_on(self, exchange: Exchange, plan: Plan, *, quiet: bool) -> None:
         """Hold the body against the allowlists, where they ask for it."""
-        plan = exchange.plan
-        assert plan is not None
         granted = exchange.grant
-        if (
-            plan.short
-            and (granted is None or granted.reads_body is None)
-            and not (self.engine.active or self._drained or self.watch.awake)
-        ):
-            self._go_shortly(exchange, plan)
+        if quiet and plan.short and (granted is None or granted.reads_body is None):
+            # None of the steps between has anything to look at.
+            self._go_for_it(exchange)
             return
         check = body_check(exchange)
         if check is None:
@@ -257,16 +255,6 @@ class Pipeline:
         keeping.addCallback(lambda kept: check(kept.read(kept.length)))
         keeping.addCallback(lambda _: self._watched(exchange, plan))
         keeping.addErrback(self._failed, exchange)
-
-    def _go_shortly(self, exchange: Exchange, plan: Plan) -> None:
-        """Look into the cache, or send on: none of the steps between has anything to look at."""
-        caching = plan.caching
-        if caching is not None and self.shelf is not None:
-            if caching.turn:
-                self._take_turn(exchange, caching, self.shelf)
-                return
-            exchange.cache, exchange.cache_notes = "bypass", NO_TURN
-        self._send(exchange, exchange.body.producer())
 
     def _watched(self, exchange: Exchange, plan: Plan) -> None:
         """Show the request to those who want to see it, whatever becomes of it."""
@@ -331,7 +319,8 @@ class Pipeline:
 
     def _go_for_it(self, exchange: Exchange) -> None:
         """Look into the cache, or send on."""
-        caching = None if exchange.plan is None else exchange.plan.caching
+        plan = exchange.plan
+        caching = None if plan is None else plan.caching
         if caching is None or self.shelf is None:
             self._send_on(exchange)
         elif not caching.turn:
@@ -370,7 +359,12 @@ class Pipeline:
 
     def _send_on(self, exchange: Exchange) -> None:
         """To the upstream, in one attempt or several."""
-        route = exchange.route
+        plan = exchange.plan
+        assert plan is not None
+        if plan.short and not (self._drained or self.engine.active):
+            self._send(exchange, exchange.body.producer())
+            return
+        route = plan.route
         assert route is not None
         self._check_drained(route)
         if route.upstream.absorbs or self._must_be_whole(exchange, route):
@@ -392,7 +386,7 @@ class Pipeline:
     def _kept(self, body: Kept, exchange: Exchange) -> None:
         plan = exchange.plan
         assert plan is not None
-        if plan.short and not (self.engine.active or self._drained):
+        if plan.short and not (self._drained or self.engine.active):
             self._send(exchange, body.producer())
             return
         route, record = plan.route, exchange.record

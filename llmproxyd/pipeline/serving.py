@@ -78,14 +78,10 @@ def serve(exchange: Exchange, found: Serve, seconds: Callable[[], float]) -> Non
     head, body = found.head, found.body
     route = exchange.route
     if route is not None and route.endpoint is not None and route.endpoint.forms:
-        media, coding = content_of(head.headers)
-        form = form_of(exchange, media)
-        if form is not None:
+        if form_of(exchange, content_of(head.headers)[0]) is not None:
             exchange.streamed, head.length = True, None
-        if exchange.usage is not None:
-            exchange.usage.head(head, None, form, coding)
-    elif exchange.usage is not None:
-        exchange.usage.head(head, None, None, b"")
+    if exchange.usage is not None:
+        exchange.usage.head(None, None, b"")
     if exchange.cors:
         head.headers = readable_by_pages(head.headers, exchange.cors)
     if exchange.policy.marks:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from llmproxyd.http.body import Kept
 from llmproxyd.inspection.glance import glance
 from llmproxyd.inspection.usage import UsageReader
-from llmproxyd.model import Body, Captured, End, Reading, Response
+from llmproxyd.model import Body, Captured, End, Reading
 from llmproxyd.pipeline.keep import Keep
 from llmproxyd.providers.base import StreamForm, Usage
 
@@ -72,14 +72,15 @@ class UsageTap:
         if limit:
             self._body = Body(data=kept.read(limit), cut=kept.length > limit, length=kept.length)
 
-    def head(self, response: Response, usage: Usage | None, form: StreamForm | None, coding: bytes) -> None:
+    def head(self, usage: Usage | None, form: StreamForm | None, coding: bytes) -> None:
         """The answer begins.
 
+        :param usage: where it tells what was used; ``None`` where it tells nothing.
         :param form: of a stream, ``None`` for an answer in one piece.
         """
         if self._capture[1]:
             self._keep = Keep(self._capture[1])
-        if usage is None or response.status >= 400:
+        if usage is None:
             return
         if form is None and not coding:
             self._usage = usage

@@ -174,10 +174,11 @@ class Doorkeeper:
         grant, count, wall = entry.grant, entry.count, self._wall()
         check(grant.project, grant.token, wall, used=count.known, enforce_active=self.enforce_active)
         count.known += 1
+        counts = self._counts
+        if count.fresh <= 0:
+            counts.dirty[count.token] = count
         count.fresh += 1
         count.last_used = wall
-        counts = self._counts
-        counts.dirty[count.token] = count
         counts.fresh += 1
         if counts.fresh >= BATCH:
             self._batches.write()
