@@ -48,6 +48,10 @@ def forwarded(why: str) -> Notes:
     return notes(b"miss", why, b"fwd=" + why.encode())
 
 
+MISSED = forwarded("uri-miss")
+"""The same where nothing is stored."""
+
+
 @lru_cache(maxsize=256)
 def stored(notes: Notes) -> Notes:
     """*notes*, and that the answer is kept."""
