@@ -32,9 +32,9 @@ _FOR_ONE: Final = _FOR_EVERYONE | {b"set-cookie", b"set-cookie2"}
 
 _OF_HEAD: Final = frozenset({b"content-length"})
 _WITHOUT: Final = {
-    (everyone, head): (names, lines_of(names))
-    for everyone, all_names in ((True, _FOR_EVERYONE), (False, _FOR_ONE))
-    for head, names in ((False, all_names), (True, all_names - _OF_HEAD))
+    (everyone, head): (left_out, lines_of(left_out))
+    for everyone, names in ((True, _FOR_EVERYONE), (False, _FOR_ONE))
+    for head, left_out in ((False, names), (True, names - _OF_HEAD))
 }
 """The same, and what finds their lines, by whether the response is for everyone and answers HEAD."""
 
@@ -91,7 +91,8 @@ def storable(
     lifetime = terms.lifetime
     if lifetime is None:
         lifetime = (_granted(wants, ttl) or 0.0) if status in _BY_DEFAULT else 0.0
-    etag, modified = etag_of(found), modified_of(found, received)
+    etag = etag_of(found) if b"etag" in found else None
+    modified = modified_of(found, received) if b"last-modified" in found else None
     can_be_asked = status == 200 and request.method != b"POST" and (etag or modified)
     if not (lifetime or terms.if_error or terms.meanwhile or can_be_asked):
         return "no freshness"
