@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 
 from llmproxyd.model import RawHeaders
+from llmproxyd.wire.fields import Lines
 
 Found = dict[bytes, list[bytes]]
 """Values in order, by lower-case name."""
@@ -28,12 +30,30 @@ class _Spellings(dict[bytes, bytes]):
         return name
 
 
+def lines_of(names: Iterable[bytes]) -> re.Pattern[bytes]:
+    """What finds the lines of these *names* (lower case) in a block, each with the CRLF before it.
+
+    A block is what :class:`~llmproxyd.wire.fields.Lines` has.
+    """
+    ordered = sorted(names)
+    letters = {letter for name in ordered for letter in (name[:1], name[:1].upper())}
+    # Most lines are told by their first letter, at half the time that all names would take.
+    first = re.escape(b"".join(sorted(letters)))
+    either = b"|".join(map(re.escape, ordered))
+    return re.compile(rb"\r\n(?=[" + first + rb"])((?i:" + either + rb")):[ \t]*+([^\r]*+)")
+
+
 def finder(names: Iterable[bytes]) -> Callable[[RawHeaders], Found]:
     """A function that finds the fields of these *names* (lower case)."""
+    names = frozenset(names)
     known = _Spellings(names).__getitem__
+    lines = lines_of(names).findall
 
     def find(headers: RawHeaders) -> Found:
         found: Found = {}
+        if isinstance(headers, Lines) and headers.block is not None:
+            # Pairs need not be made of those that nobody asks for.
+            headers = lines(headers.block)
         for spelling, value in headers:
             name = known(spelling)
             if name:

@@ -28,7 +28,7 @@ find = finder(
 
 @dataclass(slots=True)
 class Terms:
-    """What a response says of its reuse by a shared cache.
+    """What a response says of its reuse by a shared cache.  Nobody changes those of :func:`terms_of`.
 
     :param said: all its directives.
     :param lifetime: seconds, ``None`` where it names none.
@@ -48,6 +48,10 @@ class Terms:
     meanwhile: float = 0.0
 
 
+_SAYING = frozenset({b"cache-control", b"cdn-cache-control", b"expires", b"pragma"})
+_SILENT = Terms(NOTHING, None)
+
+
 def terms_of(found: Found, received: float) -> Terms:
     """The terms of a response.
 
@@ -56,6 +60,8 @@ def terms_of(found: Found, received: float) -> Terms:
 
     :param received: seconds since the epoch.
     """
+    if _SAYING.isdisjoint(found):
+        return _SILENT
     said = None
     if b"cdn-cache-control" in found:
         said = read_structured(found[b"cdn-cache-control"])

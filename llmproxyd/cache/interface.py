@@ -9,12 +9,16 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from llmproxyd.model import RawHeaders
+from llmproxyd.wire.fields import Lines
 
 _OF_ENTRY = 1024
 """Bytes of an entry with nothing in it, and of its places in a store."""
 
 _OF_PAIR = 136
 """Bytes of a pair of empty byte strings."""
+
+_OF_LINE = 4
+"""Bytes of a line in a block beside name and value: CRLF, colon, space."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,8 +71,14 @@ class Entry:
     def size(self) -> int:
         """Bytes that it takes in memory, about; rather more than less."""
         size = _OF_ENTRY + len(self.body) + 2 * len(self.url) + len(self.reason)
-        for name, value in self.headers:
-            size += _OF_PAIR + len(name) + len(value)
+        headers = self.headers
+        block = headers.block if isinstance(headers, Lines) else None
+        if block is not None:
+            # Pairs may be made of it at any time.
+            size += len(block) + (_OF_PAIR - _OF_LINE) * block.count(b"\r\n")
+        else:
+            for name, value in headers:
+                size += _OF_PAIR + len(name) + len(value)
         for name, selected in self.varied:
             size += _OF_PAIR + len(name) + len(selected or b"")
         return size

@@ -111,15 +111,18 @@ class Keys:
     """The keys of all requests with one head: what comes of the head is worked out once.
 
     The parameters are those of :func:`key_of`.
+
+    :ivar url: what :func:`url_of` makes of it.
     """
 
-    __slots__ = ("_begun",)
+    __slots__ = ("_begun", "url")
 
     def __init__(
         self, tenant: str, upstream: str, request: Request, target: bytes, fields: Sequence[bytes] = ()
     ) -> None:
         method = b"GET" if request.method == b"HEAD" else request.method
-        parts = [tenant.encode("utf-8", "surrogatepass"), method, url_of(upstream, target)]
+        self.url = url_of(upstream, target)
+        parts = [tenant.encode("utf-8", "surrogatepass"), method, self.url]
         find = _with_body if method == b"POST" else _always
         for name, values in sorted(find(request.headers).items()):
             parts += _field(name, values)

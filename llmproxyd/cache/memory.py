@@ -47,9 +47,28 @@ class MemoryCache:
         One that is larger than all that may be stored is not kept, and what it would have
         replaced is gone all the same: it is out of date.
         """
-        variants = self._by_key.get(key, ())
+        variants, size = self._by_key.get(key), entry.size
+        if variants is None and size <= self._max:
+            self._add(key, entry, size)
+        else:
+            self._replace(key, variants or (), entry, size)
+        while self._bytes > self._max:
+            self._evict()
+
+    def _add(self, key: bytes, entry: Entry, size: int) -> None:
+        """Keep *entry*, the first under *key*: what :meth:`_set` does, for most."""
+        self._by_key[key] = (entry,)
+        self._bytes += size
+        self._entries += 1
+        keys = self._by_url.get(entry.url)
+        if keys is None:
+            self._by_url[entry.url] = {key}
+        else:
+            keys.add(key)
+
+    def _replace(self, key: bytes, variants: tuple[Entry, ...], entry: Entry, size: int) -> None:
         kept = [one for one in variants if one.varied != entry.varied]
-        if entry.size <= self._max:
+        if size <= self._max:
             kept.insert(0, entry)
         if len(kept) > VARIANTS:
             self._evictions += len(kept) - VARIANTS
@@ -57,14 +76,27 @@ class MemoryCache:
         self._set(key, variants, tuple(kept))
         if kept:
             self._by_key.move_to_end(key)
-        while self._bytes > self._max:
-            self._evict()
 
     def _evict(self) -> None:
         """Drop the oldest variant of the key that was longest not asked for."""
-        key, variants = next(iter(self._by_key.items()))
-        self._set(key, variants, variants[:-1])
         self._evictions += 1
+        key, variants = self._by_key.popitem(last=False)
+        if len(variants) == 1:
+            entry = variants[0]
+            self._bytes -= entry.size
+            self._entries -= 1
+            self._unlist(entry.url, key)
+        else:
+            self._by_key[key] = variants
+            self._by_key.move_to_end(key, last=False)
+            self._set(key, variants, variants[:-1])
+
+    def _unlist(self, url: bytes, key: bytes) -> None:
+        """Nothing of *url* is under *key* any more."""
+        keys = self._by_url[url]
+        keys.discard(key)
+        if not keys:
+            del self._by_url[url]
 
     def _set(self, key: bytes, before: tuple[Entry, ...], after: tuple[Entry, ...]) -> None:
         """Put *after* in the place of *before*, and keep count."""
@@ -81,10 +113,7 @@ class MemoryCache:
         for url in urls:
             self._by_url.setdefault(url, set()).add(key)
         for url in {one.url for one in before} - urls:
-            keys = self._by_url[url]
-            keys.discard(key)
-            if not keys:
-                del self._by_url[url]
+            self._unlist(url, key)
 
     def drop(self, key: bytes, project: str = "") -> None:
         """Forget all variants under *key*."""

@@ -6,14 +6,14 @@ from email.utils import formatdate
 from typing import Final
 
 from llmproxyd.cache.conditions import etag_of, modified_of
-from llmproxyd.cache.fields import Found
+from llmproxyd.cache.fields import Found, lines_of
 from llmproxyd.cache.freshness import Terms, find, initial_age, terms_of
 from llmproxyd.cache.interface import Entry
 from llmproxyd.cache.requests import Wants
 from llmproxyd.cache.vary import names_of, selecting
-from llmproxyd.http.headers import end_to_end
+from llmproxyd.http.headers import end_to_end, relayed
 from llmproxyd.model import RawHeaders, Request, Response
-from llmproxyd.wire.fields import fields_of
+from llmproxyd.wire.fields import Fields, Lines, fields_of
 
 _UNDERSTOOD: Final = frozenset(
     {*range(200, 206), *range(300, 304), 305, 307, 308, *range(400, 418), 421, 422, 426, *range(500, 506)}
@@ -29,6 +29,14 @@ _LAST: Final = 253402300799.0
 _FOR_EVERYONE: Final = frozenset({b"age", b"content-length", b"proxy-authentication-info"})
 _FOR_ONE: Final = _FOR_EVERYONE | {b"set-cookie", b"set-cookie2"}
 """Fields that are not stored."""
+
+_OF_HEAD: Final = frozenset({b"content-length"})
+_WITHOUT: Final = {
+    (everyone, head): (left_out, lines_of(left_out))
+    for everyone, names in ((True, _FOR_EVERYONE), (False, _FOR_ONE))
+    for head, left_out in ((False, names), (True, names - _OF_HEAD))
+}
+"""The same, and what finds their lines, by whether the response is for everyone and answers HEAD."""
 
 _KEPT: Final = (
     b"content-encoding",
@@ -83,17 +91,18 @@ def storable(
     lifetime = terms.lifetime
     if lifetime is None:
         lifetime = (_granted(wants, ttl) or 0.0) if status in _BY_DEFAULT else 0.0
-    etag, modified = etag_of(found), modified_of(found, received)
+    etag = etag_of(found) if b"etag" in found else None
+    modified = modified_of(found, received) if b"last-modified" in found else None
     can_be_asked = status == 200 and request.method != b"POST" and (etag or modified)
     if not (lifetime or terms.if_error or terms.meanwhile or can_be_asked):
         return "no freshness"
     headers = _stored_fields(response.headers, terms, request.method == b"HEAD")
     if b"date" not in found:
-        headers.append(_date(received))
+        headers = fields_of([*headers, _date(received)])
     return Entry(
         status=status,
         reason=response.reason,
-        headers=fields_of(headers),
+        headers=headers,
         body=b"",
         varied=varied,
         requested=requested,
@@ -137,14 +146,20 @@ def _for_authorized(terms: Terms) -> bool:
     return terms.everyone or terms.said.has(b"must-revalidate")
 
 
-def _stored_fields(headers: RawHeaders, terms: Terms, head: bool) -> list[tuple[bytes, bytes]]:
+def _stored_fields(headers: RawHeaders, terms: Terms, head: bool) -> Fields:
     """What is stored of *headers*.  RFC 9111 §3.1.
 
     ``Age`` is told anew each time, and so is the length, from the body itself; of an answer to
     HEAD there is none to tell it from.
     """
-    without = _FOR_EVERYONE if terms.everyone else _FOR_ONE
-    return end_to_end(headers, without=without - {b"content-length"} if head else without)
+    names, lines = _WITHOUT[terms.everyone, head]
+    passing = relayed(headers)
+    if not isinstance(headers, Fields) or not isinstance(passing, Lines) or passing.block is None:
+        return fields_of(end_to_end(headers, without=names))
+    # As they stand in the head: pairs are made of them when somebody asks.
+    block = lines.sub(b"", passing.block)
+    lengths = headers.lengths if head else ()
+    return Fields(block, None, headers.media, headers.coding, headers.ids, lengths, (), (), None)
 
 
 def confirmed(entry: Entry, response: Response, *, requested: float, received: float) -> Entry:

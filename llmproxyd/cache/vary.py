@@ -51,6 +51,8 @@ def selecting(request: Request, found: Found) -> Varied | None:
 
     What is coded varies by ``Accept-Encoding`` even where the upstream forgot to say so.
     """
+    if b"vary" not in found and b"content-encoding" not in found:
+        return ((METHOD, b"HEAD"),) if request.method == b"HEAD" else ()
     names = names_of(found.get(b"vary", ()))
     if names is None:
         return None

@@ -14,9 +14,7 @@ from twisted.python.failure import Failure
 
 from llmproxyd.cache.conditions import conditions_for
 from llmproxyd.cache.interface import Entry, Purge
-from llmproxyd.cache.key import url_of
 from llmproxyd.cache.policy import (
-    NOTHING_STORED,
     STAND_IN,
     Ask,
     Serve,
@@ -29,14 +27,18 @@ from llmproxyd.cache.policy import (
     may_be_kept,
     may_stand_in,
     served,
+    storable,
 )
 from llmproxyd.errors import Refused
 from llmproxyd.http.body import Kept
+from llmproxyd.http.headers import content_of
 from llmproxyd.model import End, RawHeaders, Response
 from llmproxyd.pipeline.exchange import Exchange
-from llmproxyd.pipeline.keeping import Gathering, elsewhere, entry_for
+from llmproxyd.pipeline.keeping import Gathering, elsewhere, why_not
 from llmproxyd.pipeline.plan import Caching
+from llmproxyd.pipeline.policy import CachePolicy
 from llmproxyd.pipeline.serving import (
+    MISSED,
     forwarded,
     fresh_notes,
     not_stored,
@@ -68,7 +70,7 @@ def look_up(
     """
     policy = exchange.policy.cache
     assert policy is not None
-    whose = key_for(exchange, caching, policy, body)
+    whose = key_for(exchange, caching, body)
     found = shelf.cache.get(whose[1]) if caching.wants.lookup else ()
     if caching.plain and found and type(found) is tuple:
         age = fresh_age(found, exchange.request.method, shelf.wall())
@@ -76,7 +78,7 @@ def look_up(
             return
     turn = Turn(exchange, caching, body, shelf, go, whose)
     if not found and caching.plain:
-        turn.missed()
+        turn.missed(policy)
     elif isinstance(found, Deferred):
         turn.found_later(found)
     else:
@@ -97,6 +99,7 @@ class Turn:
         "_behind",
         "_body",
         "_brought",
+        "_caching",
         "_entry",
         "_exchange",
         "_failed",
@@ -105,7 +108,6 @@ class Turn:
         "_key",
         "_leads",
         "_outdated",
-        "_policy",
         "_request",
         "_shelf",
         "_tenant",
@@ -123,16 +125,14 @@ class Turn:
         go: Callable[[], None],
         whose: tuple[str, bytes] | None = None,
     ) -> None:
-        policy = exchange.policy.cache
-        assert policy is not None
         self._exchange = exchange
         self._shelf = shelf
-        self._policy = policy
         self._go = go
         self._body = body
         self._request = exchange.request
+        self._caching = caching
         self._wants = caching.wants
-        self._tenant, self._key = whose or key_for(exchange, caching, policy, body)
+        self._tenant, self._key = whose or key_for(exchange, caching, body)
         # What is stored for the request, and why it does not simply do.
         self._entry: Entry | None = None
         self._why = "uri-miss"
@@ -145,15 +145,33 @@ class Turn:
     def _join(self) -> None:
         """The upstream will be asked, by this request or by another: read along."""
         exchange = self._exchange
-        exchange.taps = [*(exchange.taps or ()), self]
+        taps = exchange.taps
+        exchange.taps = [self] if taps is None else [*taps, self]
         exchange.instead = self
+
+    def _part(self) -> None:
+        """Nothing of the answer is kept, and nobody waits for it: read along no more."""
+        exchange = self._exchange
+        self._shelf.asking.discard(self)
+        taps = exchange.taps
+        if taps is not None:
+            exchange.taps = None if len(taps) == 1 else [tap for tap in taps if tap is not self]
 
     # Before the upstream is asked.
 
-    def missed(self) -> None:
-        """Nothing at all is stored."""
+    def missed(self, policy: CachePolicy) -> None:
+        """Nothing at all is stored, and the request says nothing of caching.
+
+        What :meth:`_miss` and :meth:`_ask` do, for most.
+        """
         self._join()
-        self._miss(NOTHING_STORED)
+        exchange, shelf = self._exchange, self._shelf
+        exchange.cache, exchange.cache_notes = "miss", MISSED
+        if policy.coalesce and self._waits():
+            return
+        self._asked_at = shelf.wall()
+        shelf.asking.add(self)
+        self._go()
 
     def found_later(self, found: Deferred[Sequence[Entry]]) -> None:
         """Wait for what is stored."""
@@ -196,19 +214,24 @@ class Turn:
             self._shelf.again(exchange, entry, self._body)
 
     def _miss(self, decision: Ask) -> None:
-        wants, shelf, key = self._wants, self._shelf, self._key
-        exchange, why = self._exchange, decision.why
+        wants, exchange, why = self._wants, self._exchange, decision.why
         self._entry, self._why = decision.entry, why
         exchange.cache, exchange.cache_notes = "miss", forwarded(why)
-        if self._policy.coalesce and not wants.no_cache and wants.max_age != 0:
-            # What another brings is new enough for this one.
-            if shelf.wait(key, self):
-                self._waited = True
-                return
-            # An answer to HEAD is of no use to those who want more.
-            if wants.store and self._request.method != b"HEAD":
-                self._lead()
+        policy = exchange.policy.cache
+        assert policy is not None
+        # What another brings is new enough for one that does not say otherwise.
+        if policy.coalesce and not wants.no_cache and wants.max_age != 0 and self._waits():
+            return
         self._ask(decision.fields)
+
+    def _waits(self) -> bool:
+        """Whether it waits for another; others wait for it from now on where it does not."""
+        if self._shelf.wait(self._key, self):
+            self._waited = True
+        # An answer to HEAD is of no use to those who want more.
+        elif self._wants.store and self._request.method != b"HEAD":
+            self._lead()
+        return self._waited
 
     def _lead(self) -> None:
         self._leads = self._shelf.lead(self._key, self)
@@ -362,24 +385,34 @@ class Turn:
 
     def relaying(self, head: Response) -> None:
         """The upstream's answer goes to the client: may it be kept?"""
-        exchange, shelf, request = self._exchange, self._shelf, self._request
-        # A POST that may be kept changes nothing: so whoever opted it in has said.
-        if not self._wants.store and invalidates(request, head):
-            shelf.invalidate(self._url(), self._tenant)
-        limit = self._policy.max_object_bytes
-        result: Entry | str = "outdated"
-        if not self._outdated:
-            asked, now = self._asked_at, shelf.wall()
-            result = entry_for(exchange, request, self._wants, head, limit, requested=asked, received=now)
+        exchange, shelf, wants, request = self._exchange, self._shelf, self._wants, self._request
+        policy = exchange.policy.cache
+        assert policy is not None
+        limit = policy.max_object_bytes
+        result: Entry | str
+        if not wants.store:
+            result = wants.why
+            # A POST that may be kept changes nothing: so whoever opted it in has said.
+            if invalidates(request, head):
+                shelf.invalidate(self._url(), self._tenant)
+        elif self._outdated:
+            result = "outdated"
+        else:
+            result = why_not(exchange, request, head, limit)
+            if not result:
+                ttl, now = self._caching.ttl, shelf.wall()
+                result = storable(request, wants, head, requested=self._asked_at, received=now, ttl=ttl)
+        notes = exchange.cache_notes
         if isinstance(result, str):
-            if exchange.cache == "miss" and exchange.cache_notes is not None:
-                exchange.cache_notes = not_stored(exchange.cache_notes, result)
+            if notes is not None and exchange.cache == "miss":
+                exchange.cache_notes = not_stored(notes, result)
+            self._part()
             self._go_alone()
             return
-        if not self._behind and exchange.cache_notes is not None:
-            exchange.cache_notes = stored(exchange.cache_notes)
+        if notes is not None and not self._behind:
+            exchange.cache_notes = stored(notes)
         result.url, result.project = self._url(), self._tenant
-        self._gathering = Gathering(result, limit, shelf)
+        self._gathering = Gathering(result, limit, shelf, *content_of(head.headers))
         if result.no_cache or result.age >= result.lifetime:
             # It would have to be asked for again at once.
             self._go_alone()
@@ -412,12 +445,13 @@ class Turn:
                 shelf.count("store", exchange)
         if self._waited:
             shelf.leave(self._key, self)
-        self._land(self._brought, failed=self._failed)
+        if self._leads:
+            self._land(self._brought, failed=self._failed)
 
     def _url(self) -> bytes:
-        route = self._exchange.route
-        assert route is not None
-        return url_of(route.upstream.name, route.target)
+        known = self._caching.known
+        assert known is not None
+        return known[2].url
 
     # What is told.
 

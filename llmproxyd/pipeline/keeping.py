@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from llmproxyd.cache.interface import Entry
-from llmproxyd.cache.policy import Wants, storable
-from llmproxyd.http.headers import content_of, first
+from llmproxyd.http.headers import first
 from llmproxyd.inspection.content import look
 from llmproxyd.inspection.inflate import inflated, inflater
 from llmproxyd.inspection.usage import UsageReader
@@ -23,36 +22,23 @@ def elsewhere(exchange: Exchange) -> bool:
     return route is not None and exchange.upstream not in (None, route.upstream.name)
 
 
-def entry_for(
-    exchange: Exchange,
-    request: Request,
-    wants: Wants,
-    head: Response,
-    limit: int,
-    *,
-    requested: float,
-    received: float,
-) -> Entry | str:
-    """The entry that *head* begins, its body still empty, or why nothing may be kept.
+def why_not(exchange: Exchange, request: Request, head: Response, limit: int) -> str:
+    """Why nothing of the answer that *head* begins may be kept, whatever its fields say; empty if it may.
 
     :param request: as the client sent it.
     :param limit: bytes that its body may have.
-    :param requested: when it was asked for, seconds since the epoch.
-    :param received: when its head came.
     """
-    if not wants.store:
-        return wants.why
     if exchange.upstream is not None and elsewhere(exchange):
         return "another upstream"
-    if request.method != b"HEAD" and head.status not in BODILESS:
-        if head.length is None and first(head.headers, b"transfer-encoding") is None:
+    length = head.length
+    if length is None:
+        bodiless = request.method == b"HEAD" or head.status in BODILESS
+        if not bodiless and first(head.headers, b"transfer-encoding") is None:
             # Its end is that of the connection: nobody can tell it from one that was cut.
             return "no length"
-        if (head.length or 0) > limit:
-            return "too large"
-    plan = exchange.plan
-    ttl = None if plan is None or plan.caching is None else plan.caching.ttl
-    return storable(request, wants, head, requested=requested, received=received, ttl=ttl)
+    elif length > limit and request.method != b"HEAD" and head.status not in BODILESS:
+        return "too large"
+    return ""
 
 
 class Gathering:
@@ -60,12 +46,16 @@ class Gathering:
 
     :param entry: its body is still empty.
     :param limit: bytes that it may have.
+    :param media: its ``Content-Type``.
+    :param coding: its ``Content-Encoding``.
     """
 
-    __slots__ = ("_entry", "_limit", "_pieces", "_shelf", "_size")
+    __slots__ = ("_coding", "_entry", "_limit", "_media", "_pieces", "_shelf", "_size")
 
-    def __init__(self, entry: Entry, limit: int, shelf: Shelf) -> None:
+    def __init__(self, entry: Entry, limit: int, shelf: Shelf, media: bytes, coding: bytes) -> None:
         self._entry = entry
+        self._media = media
+        self._coding = coding
         self._limit = limit
         self._shelf = shelf
         self._pieces: list[bytes] = []
@@ -91,10 +81,10 @@ class Gathering:
         if end is not End.COMPLETE or exchange.code not in (None, "client_gone"):
             return None
         self._entry.body = b"".join(self._pieces)
-        return self._entry if worth_keeping(exchange, self._entry) else None
+        return self._entry if worth_keeping(exchange, self._entry, self._media, self._coding) else None
 
 
-def worth_keeping(exchange: Exchange, entry: Entry) -> bool:
+def worth_keeping(exchange: Exchange, entry: Entry, media: bytes, coding: bytes) -> bool:
     """Whether *entry*, the whole answer to *exchange*, tells of no error.
 
     Only answers of inference are looked at: elsewhere an error may be what was asked for.  A
@@ -105,7 +95,6 @@ def worth_keeping(exchange: Exchange, entry: Entry) -> bool:
         return True
     if entry.status >= 300 or entry.method == b"HEAD" or not entry.body:
         return True
-    media, coding = content_of(entry.headers)
     form = form_of(exchange, media)
     if form is not None:
         if coding and inflater(coding) is None:

@@ -48,6 +48,10 @@ def forwarded(why: str) -> Notes:
     return notes(b"miss", why, b"fwd=" + why.encode())
 
 
+MISSED = forwarded("uri-miss")
+"""The same where nothing is stored."""
+
+
 @lru_cache(maxsize=256)
 def stored(notes: Notes) -> Notes:
     """*notes*, and that the answer is kept."""
@@ -107,7 +111,9 @@ class _Ready:
     __slots__ = ("block", "endpoint", "named", "streamed")
 
     def __init__(self, endpoint: Endpoint | None, entry: Entry) -> None:
-        self.block = b"".join([b"\r\n%b: %b" % pair for pair in entry.headers])
+        headers = entry.headers
+        block = headers.block if isinstance(headers, Lines) else None
+        self.block = b"".join([b"\r\n%b: %b" % pair for pair in headers]) if block is None else block
         self.endpoint = endpoint
         self.named = is_named(entry.headers)
         media = content_of(entry.headers)[0]

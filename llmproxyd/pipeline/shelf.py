@@ -7,7 +7,7 @@ nothing goes its own way.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -94,8 +94,8 @@ class Shelf:
         self.flights: dict[bytes, Flight] = {}
         self.asking: set[Asking] = set()
         self.gathered = 0
-        self._counts: Counter[str] = Counter()
-        self._by_token: OrderedDict[str, Counter[str]] = OrderedDict()
+        self._counts = dict.fromkeys(RESULTS, 0)
+        self._by_token: OrderedDict[str, dict[str, int]] = OrderedDict()
 
     # Who waits for whom.
 
@@ -161,13 +161,12 @@ class Shelf:
         if known is None:
             if len(by_token) >= TOKENS:
                 by_token.popitem(last=False)
-            known = by_token[token] = Counter()
+            known = by_token[token] = {}
         else:
             by_token.move_to_end(token)
-        known[result] += 1
+        known[result] = known.get(result, 0) + 1
 
     def stats(self) -> Mapping[str, object]:
         """What the backend tells, and how often it was of use: in all and by token."""
-        results = {name: self._counts[name] for name in RESULTS}
         tokens = {name: dict(counts) for name, counts in self._by_token.items()}
-        return {**self.cache.stats(), **results, "in_flight": len(self.flights), "tokens": tokens}
+        return {**self.cache.stats(), **self._counts, "in_flight": len(self.flights), "tokens": tokens}

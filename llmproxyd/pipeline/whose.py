@@ -24,17 +24,16 @@ def tenant_of(exchange: Exchange, policy: CachePolicy) -> str:
     return hmac.digest(policy.secret, presented.encode("utf-8", "surrogateescape"), "sha256").hex()[:32]
 
 
-def key_for(
-    exchange: Exchange, caching: Caching, policy: CachePolicy, body: Kept | None
-) -> tuple[str, bytes]:
+def key_for(exchange: Exchange, caching: Caching, body: Kept | None) -> tuple[str, bytes]:
     """The tenant, and the key.
 
     :param body: of the request, where it belongs to the key.
     """
     granted, known = exchange.grant, caching.known
     if known is None or known[0] is not granted:
-        route = exchange.route
+        route, policy = exchange.route, exchange.policy.cache
         assert route is not None
+        assert policy is not None
         tenant = tenant_of(exchange, policy)
         fields = () if caching.rule is None else caching.rule.fields
         keys = Keys(tenant, route.upstream.name, exchange.request, route.target, fields)

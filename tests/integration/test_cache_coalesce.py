@@ -219,6 +219,25 @@ async def test_another_variant_goes_its_own_way(cached: CacheBench, upstream: Fa
     await done(proxy)
 
 
+@pytest_twisted.ensureDeferred
+async def test_who_brings_nothing_to_keep_is_done_with_the_cache_at_the_head(
+    cached: CacheBench, upstream: FakeUpstream
+) -> None:
+    gate = Gate()
+    upstream.scripts = [
+        [Send(head(b"Cache-Control: no-store", b"Content-Length: 4") + b"go"), gate, Send(b"od")]
+    ]
+    proxy = await cached.proxy()
+    client = await cached.client(proxy)
+    client.send(ASK)
+    await client.has(b"go")
+    shelf = shelf_of(proxy)
+    assert (shelf.asking, shelf.flights) == (set(), {})
+    gate.open()
+    assert (await client.answer()).body == b"good"
+    await done(proxy)
+
+
 # Those who leave.
 
 
