@@ -80,10 +80,8 @@ def serve(exchange: Exchange, found: Serve, seconds: Callable[[], float]) -> Non
     now = seconds()
     # Made for this answer alone, so that it may be changed.
     head, body = found.head, found.body
-    route = exchange.route
-    if route is not None and route.endpoint is not None and route.endpoint.forms:
-        if form_of(exchange, content_of(head.headers)[0]) is not None:
-            exchange.streamed, head.length = True, None
+    if form_of(exchange, content_of(head.headers)[0]) is not None:
+        exchange.streamed, head.length = True, None
     if exchange.usage is not None:
         exchange.usage.head(None, None, b"")
     if exchange.cors:
