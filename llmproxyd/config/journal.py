@@ -13,7 +13,7 @@ from llmproxyd.units import Size
 class Journal:
     """The last requests, in memory, for an operator who asks what became of them.
 
-    :param requests: so many at most, of 1 KiB each on average; 0 keeps none.
+    :param requests: so many at most, of 1.5 KiB each on average; 0 keeps none.
     :param bodies: bytes that are kept of the body of each, and of its answer; 0 keeps none.
     """
 

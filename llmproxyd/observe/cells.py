@@ -104,7 +104,8 @@ class Cell:
         self.sum += value
 
     def observe_all(self, values: list[float]) -> None:
-        """Count *values*, which are sorted by it: in one go, for most have the same bucket."""
+        """Count *values*, one at least: in one go, for most have the same bucket.  They are sorted by it."""
+        self.sum = sum(values, self.sum)
         values.sort()
         counts, counted = self._counts, 0
         for place in range(bisect_left(self._bounds, values[0]), len(self._bounds)):
@@ -114,7 +115,6 @@ class Cell:
             if counted == len(values):
                 break
         counts[-1] += len(values) - counted
-        self.sum += sum(values)
 
     def buckets(self, names: Sequence[str]) -> list[tuple[str, float]]:
         """How many were up to each bound."""

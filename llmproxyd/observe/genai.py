@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from prometheus_client import Metric
 
-from llmproxyd.model import End, Finished
+from llmproxyd.model import End, Finished, Reading
 from llmproxyd.observe.cells import Histogram, Models
 
 DURATIONS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -80,11 +80,10 @@ class GenAI:
             TOKENS,
         )
 
-    def finished(self, event: Finished) -> None:
-        """Take one request."""
+    def finished(self, event: Finished, reading: Reading | None) -> None:
+        """Take one request, and what its answer told."""
         if event.kind != "inference" or event.fault is not None or not event.attempts:
             return
-        reading = event.reading
         answered = event.status < 400
         operation = OPERATIONS.get(event.operation, event.operation)
         if event.provider == "ollama" and event.operation == "generate":

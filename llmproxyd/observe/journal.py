@@ -25,6 +25,7 @@ from llmproxyd.model import (
     ErrorNoted,
     Event,
     Finished,
+    Reading,
     Retrying,
     WallClock,
 )
@@ -33,7 +34,7 @@ from llmproxyd.observe.eventjson import TEXT, EventFormat, Told
 from llmproxyd.observe.explained import Moment, Try
 from llmproxyd.observe.sink import Batched
 
-AVERAGE = 1024
+AVERAGE = 1536
 """Bytes that a request may hold, on average over the journal."""
 
 NOTES = 64
@@ -51,13 +52,23 @@ FOLLOWERS = 64
 CANDIDATES = 5
 """Requests that are named where an id could mean several."""
 
-SMALL = 768
-"""Bytes that are counted for a request with nothing long in it, which holds less."""
+SMALL = AVERAGE
+"""Bytes that are counted for a request with nothing long in it, which holds less, whatever its answer told.
 
-_SHORT = 128
+They are what a request may hold, so that nothing need be counted where all are such.
+"""
+
+_SHORT = 224
+"""Characters of path, models and ``traceparent``, together, with which a request is small."""
+
+_WIDE = 4
+"""Bytes of a character from an answer's JSON, at most; all else came as Latin-1, of one."""
+
 _BASE = 560
 _LARGE = _BASE + TEXT
 _READING = 480
+"""Bytes of what an answer told, without the name of its model."""
+
 _NOTE = 320
 _LONG = 2 * TEXT + 1
 """Characters of a text that others chose.  More are never shown; this many say that there were more."""
@@ -247,19 +258,29 @@ class Journal(Batched):
     def finished(self, events: Iterator[Finished]) -> None:
         """Keep *events*."""
         keep = self._entries.append
+        tries, decisions = self._tries, self._decisions
         for event in events:
+            reading = event.reading
+            texts = len(event.path)
+            if event.model is not None:
+                texts += len(event.model)
+            if event.traceparent is not None:
+                texts += len(event.traceparent)
+            if reading is not None and reading.model is not None:
+                texts += _WIDE * len(reading.model)
             if (
-                len(event.path) <= _SHORT
-                and event.model is None
-                and event.detail is None
-                and event.traceparent is None
-                and event.reading is None
-                and event.captured is None
-                and not (self._tries or self._decisions or self._excess or self._followers)
+                texts > _SHORT
+                or event.detail is not None
+                or event.captured is not None
+                or self._followers
+                or (tries and event.request_id in tries)
+                or (decisions and event.request_id in decisions)
             ):
-                keep(event)  # the oldest one leaves by itself
-            else:
                 self._finished(event)
+                continue
+            if self._excess:
+                self._make_room(SMALL)
+            keep(event)  # where all are small, the oldest one leaves by itself
 
     def waiting(self) -> None:
         """Those who follow want to see a request as it ends."""
@@ -275,28 +296,30 @@ class Journal(Batched):
             if size > _LARGE or event.captured is not None:
                 event = _slim(event, bodies=self._bodies)
                 size = _BASE + _texts(event) + _bytes(event.captured)
-            if event.reading is not None:
-                size += _READING
+            size += _answer(event.reading)
             if tries is not None:
                 size += _NOTE * len(tries)
             if decision is not None:
                 size += _NOTE
-            if size <= SMALL and tries is None and decision is None:
-                self._keep(event)
-            else:
-                self._keep(Entry(event, max(size, SMALL), tries, decision))
+            self._keep(event, max(size, SMALL), tries, decision)
         if self._followers:
             self._tell(event)
 
-    def _keep(self, one: Finished | Entry) -> None:
-        """Keep *one*, and forget the oldest for it; the last one stays, whatever it holds."""
+    def _keep(self, event: Finished, size: int, tries: list[Try] | None, decision: str | None) -> None:
+        """Keep *event*, which stays, whatever it holds."""
+        self._make_room(size)
+        if size > SMALL or tries is not None or decision is not None:
+            self._entries.append(Entry(event, size, tries, decision))
+            self._excess += size - SMALL
+        else:
+            self._entries.append(event)
+
+    def _make_room(self, size: int) -> None:
+        """Forget the oldest ones until another one of *size* bytes has room."""
         entries = self._entries
         if len(entries) >= self._most:
             self._forget()
-        entries.append(one)
-        if isinstance(one, Entry):
-            self._excess += one.size - SMALL
-        while self._held() > self._budget and len(entries) > 1:
+        while entries and self._held() + size > self._budget:
             self._forget()
 
     def _forget(self) -> None:
@@ -417,6 +440,13 @@ def _texts(event: Finished) -> int:
     if event.traceparent is not None:
         size += getsizeof(event.traceparent)
     return size
+
+
+def _answer(reading: Reading | None) -> int:
+    """Bytes of what an answer told."""
+    if reading is None:
+        return 0
+    return _READING if reading.model is None else _READING + getsizeof(reading.model)
 
 
 def _bytes(captured: Captured | None) -> int:

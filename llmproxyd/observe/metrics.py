@@ -21,8 +21,10 @@ from llmproxyd.model import (
     End,
     Event,
     Finished,
+    Reading,
     Retrying,
 )
+from llmproxyd.observe.alike import Batch, Used
 from llmproxyd.observe.cells import (
     OTHER,
     SERIES,
@@ -59,12 +61,6 @@ class _Series:
         self.count = 0
         self.durations = durations
         self.attempts = attempts
-
-    def more(self, durations: list[float]) -> None:
-        """Count requests with one attempt each."""
-        self.count += len(durations)
-        self.durations.observe_all(durations)
-        self.attempts[0] += len(durations)
 
 
 class Metrics(Batched):
@@ -164,88 +160,98 @@ class Metrics(Batched):
                 handler(event)
 
     def finished(self, events: Iterator[Finished]) -> None:
-        """Count *events*; together those that went well and are like the one before them."""
-        if self._retried or self._genai is not None:
-            for event in events:
-                self._count(event)
-            return
-        series: _Series | None = None
-        alike: list[float] = []
-        status, upstream, provider, operation = 0, "", "", ""
-        for event in events:
-            plain = (
-                event.code is None
-                and event.fault is None
-                and event.cache is None
-                and event.reading is None
-                and not event.streamed
-                and not event.failed
-                and event.attempts == 1
-            )
-            if (
-                plain
-                and series is not None
-                and event.status == status
-                and event.upstream == upstream
-                and event.provider == provider
-                and event.operation == operation
-            ):
-                alike.append(event.duration)
-                continue
-            if series is not None and alike:
-                series.more(alike)
-                alike = []
-            counted = self._count(event)
-            series = counted if plain else None
-            status, upstream = event.status, event.upstream
-            provider, operation = event.provider, event.operation
-        if series is not None and alike:
-            series.more(alike)
+        """Count *events*, those that are alike together."""
+        batch = Batch()
+        try:
+            self._gather(events, batch)
+        finally:
+            for event, durations in batch.alike.values():
+                self._count(event, durations)
+            for where, seconds in batch.firsts.items():
+                self._first.of(where).observe_all(seconds)
+            for used in batch.used.values():
+                for kind, number in used.sums():
+                    self._tokens.add((used.upstream, used.model, kind), number)
+            for upstream, attempts in batch.retried:
+                self._attempts_at(upstream)[0] -= attempts
 
-    def _count(self, event: Finished) -> _Series:
+    def _gather(self, events: Iterator[Finished], batch: Batch) -> None:
+        """Sort *events* into *batch*."""
+        alike, retried, genai = batch.alike, self._retried, self._genai
+        same: tuple[object, ...] = ()
+        durations: list[float] = []
+        for event in events:
+            key = (
+                event.upstream,
+                event.provider,
+                event.operation,
+                event.status,
+                event.attempts,
+                event.code,
+                event.fault,
+                event.cache,
+                event.failed,
+                event.streamed,
+                event.end,
+            )
+            if key != same:  # as the key of the one before it, mostly
+                same = key
+                if key not in alike:
+                    alike[key] = event, []
+                _, durations = alike[key]
+            durations.append(event.duration)
+            if event.streamed and event.first is not None:
+                batch.firsts.setdefault((event.upstream, event.operation), []).append(event.first)
+            if retried and (attempts := min(retried.pop(event.number, 0), event.attempts)) > 0:
+                batch.retried.append((event.upstream, attempts))
+            reading = event.reading
+            if reading is not None and reading.tokens:
+                self._use(event, reading, batch)
+            if genai is not None:
+                genai.finished(event, reading)
+
+    def _use(self, event: Finished, reading: Reading, batch: Batch) -> None:
+        tokens = reading.tokens
+        key = (event.upstream, reading.model, event.model, *tokens)
+        used = batch.used.get(key)
+        if used is None:
+            used = batch.used[key] = self._new_used(event, reading)
+        used.rows.append(tokens.values())
+        if used.priced or reading.cost is not None:
+            self._spend(event, reading, used.model)
+
+    def _new_used(self, event: Finished, reading: Reading) -> Used:
+        names, prices = (reading.model, event.model), self._prices
+        model = self._models.label(reading.model or event.model, answered=True)
+        priced = prices is not None and any(name is not None and prices.price_of(name) for name in names)
+        return Used(event.upstream, model, tuple(reading.tokens), priced)
+
+    def _spend(self, event: Finished, reading: Reading, model: str) -> None:
+        """Count the cost by itself: sums of fractions depend on the order."""
+        cost = None if self._prices is None else self._prices.of(reading, event.model)
+        if cost is not None:
+            self._cost.add((event.upstream, model), cost)
+
+    def _count(self, event: Finished, durations: list[float]) -> None:
+        """Count requests like *event*, which took so many seconds each."""
         origin = origin_of(event)
         key = (event.upstream, event.provider, event.operation, event.status, origin)
         series = self._series.get(key)
         if series is None:
             series = self._new(key)
-        series.count += 1
-        series.durations.observe(event.duration)
-        attempts = event.attempts
-        if self._retried:
-            attempts -= self._retried.pop(event.number, 0)
-        if attempts > 0:
-            series.attempts[0] += attempts
-        self._details(event)
-        if self._genai is not None:
-            self._genai.finished(event)
-        return series
-
-    def _details(self, event: Finished) -> None:
-        """Count what many requests have nothing of."""
+        number = len(durations)
+        series.count += number
+        series.durations.observe_all(durations)
+        if event.attempts > 0:
+            series.attempts[0] += number * event.attempts
         if event.failed:
-            self._failures.add((event.upstream,))
+            self._failures.add((event.upstream,), number)
         if event.fault is not None:
-            self._faults.add((event.fault,))
+            self._faults.add((event.fault,), number)
         if event.cache is not None:
-            self._cache.add((event.cache,))
+            self._cache.add((event.cache,), number)
         if event.streamed:
-            self._streams.add((event.upstream, event.end))
-            if event.first is not None:
-                self._first.of((event.upstream, event.operation)).observe(event.first)
-        if event.reading is not None:
-            self._used(event)
-
-    def _used(self, event: Finished) -> None:
-        reading = event.reading
-        if reading is None or not reading.tokens:
-            return
-        model = self._models.label(reading.model or event.model, answered=True)
-        for kind, number in reading.tokens.items():
-            self._tokens.add((event.upstream, model, kind), number)
-        if self._prices is not None:
-            cost = self._prices.of(reading, event.model)
-            if cost is not None:
-                self._cost.add((event.upstream, model), cost)
+            self._streams.add((event.upstream, event.end), number)
 
     def _retrying(self, event: Retrying) -> None:
         """An attempt is over: it is counted where it was made, as the next may be made elsewhere."""

@@ -229,7 +229,7 @@ def held(value: object, seen: set[int]) -> int:
             st.one_of(st.none(), st.text(max_size=400)),
             st.one_of(st.none(), st.text(max_size=1500)),
             st.integers(0, 90),
-            st.booleans(),
+            st.one_of(st.none(), st.text(max_size=256)),
         ),
         max_size=60,
     ),
@@ -240,9 +240,10 @@ def test_bytes_are_bounded_whatever_comes(requests: list, most: int) -> None:
     for number, (path, model, detail, tries, read) in enumerate(requests, 1):
         for retry in range(1, tries + 1):
             journal(again(number, retry, failed=f"overloaded ({retry})"))
-        reading = (
-            Reading(model="m" * 30, tokens={"input": number + 1000, "output": 7 + 5000}) if read else None
-        )
+        reading = None
+        if read is not None:
+            tokens = {"input": number + 1000, "output": number + 5000, "total": number + 6000}
+            reading = Reading(model="m" + read, tokens=tokens, finish=f"stop {number}")
         journal(
             done(
                 number,
@@ -272,6 +273,67 @@ def test_many_small_requests_fit_in_the_bytes_granted(make: Callable[[int], Jour
     assert journal.state()["requests"] == 1000
 
 
+def test_what_is_small_holds_less_than_is_counted_for_it() -> None:
+    def small(number: int) -> Finished:
+        """One that shares with others what all have in common alone."""
+        kinds = ("input", "output", "total", "cached", "reasoning")
+        return done(
+            number,
+            path=f"/v1/{number:065}",
+            model=f"{number:020}",
+            duration=number / 7,
+            began=number / 11,
+            first=number / 13,
+            wall=number / 17,
+            status=number,
+            sent=number + 1,
+            received=number + 2,
+            peer=f"127.0.0.1:{number}",
+            upstream_id=f"req_{number:032}",
+            traceparent=f"00-{number:032}-{number:016}-01",
+            reading=Reading(
+                model=f"{number:020}",
+                tokens={kind: number + place for place, kind in enumerate(kinds, 3)},
+                finish=f"{number:010}",
+                cost=number / 19,
+            ),
+        )
+
+    journal = Journal(2, Clock(), EventFormat(Redactor(), Prices({})))
+    journal.finished(iter([small(1000), small(2000)]))
+    assert journal.state()["bytes"] == 2 * SMALL
+    seen: set[int] = set()
+    first, second = (held(one, seen) for one in journal._entries)
+    assert first > second
+    assert second + sys.getsizeof([None]) - sys.getsizeof([]) <= SMALL
+
+
+def test_requests_of_which_the_answers_are_known_fit_in_as_many_as_are_asked_for(
+    make: Callable[[int], Journal],
+) -> None:
+    journal = make(1000)
+    for number in range(1, 1500):
+        journal(done(number, model="gpt-4o", reading=Reading(model="gpt-4o-2024-08-06", tokens={"input": 5})))
+    assert journal.state() == {"requests": 1000, "bytes": 1000 * SMALL, "following": 0}
+    assert not any(isinstance(one, Entry) for one in journal._entries)
+
+
+@pytest.mark.parametrize(
+    "long",
+    [
+        {"path": "/" + "x" * 1200},
+        {"model": "m" * 1200},
+        {"traceparent": "t" * 1200},
+        {"detail": "d" * 1200},
+        {"reading": Reading(model="😀" * 256), "model": "m" * 200},
+    ],
+)
+def test_what_is_long_is_counted(make: Callable[[int], Journal], long: dict[str, object]) -> None:
+    journal = make(10)
+    journal(done(1, **long))
+    assert journal.state()["bytes"] > SMALL
+
+
 def test_one_that_holds_more_takes_the_place_of_several_and_leaves_in_its_turn() -> None:
     journal = Stamped(10, Clock(), EventFormat(Redactor(), Prices({})))
     for number in range(1, 21):
@@ -292,7 +354,7 @@ def test_one_that_holds_more_takes_the_place_of_several_and_leaves_in_its_turn()
 def test_a_batch_of_any_requests_is_kept_as_each_by_itself(clock: Clock) -> None:
     form = EventFormat(Redactor(), Prices({}))
     plain, long = {}, {"path": "/" + "x" * 300}
-    kinds = [plain, long, {"model": "m" * 600}, plain, {"detail": "d"}, {"reading": Reading(model="m")}]
+    kinds = [plain, long, {"model": "m" * 1600}, plain, {"detail": "d"}, {"reading": Reading(model="m")}]
     events = [done(number, **kinds[number % len(kinds)]) for number in range(1, 40)]
     together, single = Journal(12, clock, form), Journal(12, clock, form)
     for journal in (together, single):

@@ -458,45 +458,129 @@ def test_any_events_give_a_page_that_can_be_read(events: list[Event]) -> None:
     assert total(metrics, "llmproxyd_requests_total") == sum(isinstance(e, Finished) for e in events)
 
 
-@settings(max_examples=100, deadline=None)
-@given(
-    st.lists(
-        st.sampled_from(
-            [
-                finished(duration=0.125),
-                finished(duration=600.0),
-                finished(duration=1e6),
-                finished(duration=0.0),
-                finished(status=404),
-                finished(upstream="other"),
-                finished(operation="embeddings"),
-                finished(provider="anthropic"),
-                finished(attempts=2),
-                finished(attempts=0, cache="hit"),
-                finished(fault="overloaded", attempts=0),
-                finished(code="client_gone", status=499, end=End.CLIENT_GONE),
-                finished(failed=True),
-                finished(streamed=True, first=0.25),
-                finished(reading=TOLD),
-            ]
-        ),
-        max_size=30,
+FEW = st.builds(
+    finished,
+    number=st.integers(0, 5),
+    upstream=st.sampled_from(["openai", "other"]),
+    provider=st.sampled_from(["openai", "ollama"]),
+    operation=st.sampled_from(["chat", "generate"]),
+    kind=st.sampled_from(["inference", "metadata"]),
+    status=st.sampled_from([200, 200, 200, 404, 999]),
+    duration=st.sampled_from([0.0, 0.125, 3.5, 600.0, 2.0**20]),
+    end=st.sampled_from([End.COMPLETE, End.COMPLETE, End.CLIENT_GONE]),
+    fault=st.sampled_from([None, None, None, "overloaded"]),
+    code=st.sampled_from([None, None, None, "client_gone"]),
+    failed=st.sampled_from([False, False, True]),
+    attempts=st.integers(0, 3),
+    first=st.sampled_from([None, 0.25, 4.0]),
+    streamed=st.booleans(),
+    cache=st.sampled_from([None, "hit", "miss", "stale"]),
+    model=st.sampled_from([None, "gpt-4o", "m"]),
+    reading=st.none()
+    | st.builds(
+        Reading,
+        model=st.sampled_from([None, "gpt-4o-2024-08-06", "m", "m" * 200]),
+        tokens=st.dictionaries(st.sampled_from(["input", "output", "cached"]), st.integers(0, 10**12)),
+        cost=st.sampled_from([None, 0.1, 0.7]),
     ),
-    st.booleans(),
 )
-def test_a_batch_counts_as_its_requests_do_one_by_one(events: list[Finished], retried: bool) -> None:
-    together, single = Metrics(), told()
-    for metrics in (together, single):
-        if retried:
-            metrics(retrying())
-    together.finished(iter(events))
+"""Requests of which many are alike; sums of their seconds are exact in any order."""
+
+AGAIN = st.builds(
+    retrying, number=st.integers(0, 5), upstream=st.sampled_from(["openai", "b"]), retry=st.integers(0, 2)
+)
+
+
+def page_of(metrics: Metrics) -> list[str]:
+    page, _ = metrics.render()
+    return [line for line in page.decode().splitlines() if "process_" not in line]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.lists(FEW, max_size=20) | AGAIN, max_size=8),
+    st.booleans(),
+    st.sampled_from([None, Prices({}), PRICES]),
+)
+def test_a_batch_counts_as_its_requests_do_one_by_one(
+    told: list[list[Finished] | Retrying], genai: bool, prices: Prices | None
+) -> None:
+    together, single = (Metrics(genai=genai, prices=prices) for _ in range(2))
+    for one in told:
+        if isinstance(one, Retrying):
+            together(one)
+            single(one)
+            continue
+        together.finished(iter(one))
+        for event in one:
+            single(event)
+    assert page_of(together) == page_of(single)
+
+
+def expected(events: list[Finished], prices: Prices) -> Samples:
+    """What *events* without retries are counted as, worked out one by one."""
+    found: Samples = {}
+
+    def add(name: str, number: float = 1, **labels: str) -> None:
+        key = (f"llmproxyd_{name}", frozenset(labels.items()))
+        found[key] = found.get(key, 0) + number
+
     for event in events:
-        single(event)
+        upstream, operation, origin = event.upstream, event.operation, origin_of(event)
+        status = str(event.status) if event.status < 600 else OTHER
+        add(
+            "requests_total",
+            upstream=upstream,
+            provider=event.provider,
+            operation=operation,
+            status=status,
+            origin=origin,
+        )
+        where = {"upstream": upstream, "operation": operation}
+        add("request_duration_seconds_count", **where, origin=origin)
+        add("request_duration_seconds_sum", event.duration, **where, origin=origin)
+        add("upstream_attempts_total", event.attempts, upstream=upstream)
+        if event.failed:
+            add("upstream_failures_total", upstream=upstream)
+        if event.fault is not None:
+            add("faults_injected_total", kind=event.fault)
+        if event.cache is not None:
+            add("cache_requests_total", result=event.cache)
+        if event.streamed:
+            add("streams_total", upstream=upstream, end=event.end)
+            if event.first is not None:
+                add("first_content_seconds_count", **where)
+                add("first_content_seconds_sum", event.first, **where)
+        reading = event.reading
+        if reading is not None and reading.tokens:
+            model = reading.model or event.model or "unknown"
+            labels = {"upstream": upstream, "model": model if len(model) < 129 else OTHER}
+            for kind, number in reading.tokens.items():
+                add("tokens_total", number, **labels, kind=kind)
+            cost = prices.of(reading, event.model)
+            if cost is not None:
+                add("cost_total", cost, **labels)
+    return found
 
-    def counted(metrics: Metrics) -> Samples:
-        return {key: number for key, number in scraped(metrics).items() if key[0].startswith("llmproxyd")}
 
-    assert counted(together) == pytest.approx(counted(single))
+@settings(max_examples=100, deadline=None)
+@given(st.lists(FEW, max_size=40), st.sampled_from([Prices({}), PRICES]))
+def test_a_batch_counts_what_each_of_its_requests_is(events: list[Finished], prices: Prices) -> None:
+    metrics = Metrics(prices=prices)
+    metrics.finished(iter(events))
+    wanted = expected(events, prices)
+    families = {name for name, _ in wanted}
+    assert {key: number for key, number in scraped(metrics).items() if key[0] in families} == wanted
+
+
+def test_one_that_cannot_be_counted_costs_no_other_its_place() -> None:
+    metrics, good = Metrics(), finished(reading=TOLD)
+    events = iter([good, good, finished(reading="what is no reading"), good])
+    with pytest.raises(AttributeError):
+        metrics.finished(events)
+    metrics.finished(events)
+    assert total(metrics, "llmproxyd_requests_total") == 4
+    assert total(metrics, "llmproxyd_tokens_total", kind="input") == 3000
 
 
 def test_an_event_costs_microseconds() -> None:
