@@ -7,7 +7,7 @@ nothing goes its own way.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -22,6 +22,9 @@ from llmproxyd.pipeline.exchange import Exchange
 
 TOKENS = 10_000
 """Tokens whose results are counted apart; of more, those that were not seen for longest are forgotten."""
+
+TOGETHER = 64
+"""Results that are counted at once, at most."""
 
 GATHERED = 32
 """So many of the largest answers may be gathered at once to be kept; what is beyond that is not kept."""
@@ -95,6 +98,7 @@ class Shelf:
         self.asking: set[Asking] = set()
         self.gathered = 0
         self._counts = dict.fromkeys(RESULTS, 0)
+        self._noted: list[tuple[str, str | None]] = []
         self._by_token: OrderedDict[str, dict[str, int]] = OrderedDict()
 
     # Who waits for whom.
@@ -152,21 +156,30 @@ class Shelf:
 
     def count(self, result: str, exchange: Exchange) -> None:
         """Note one of :data:`RESULTS`."""
-        self._counts[result] += 1
-        granted = exchange.grant
-        if granted is None:
-            return
-        by_token, token = self._by_token, granted.grant.token.id
-        known = by_token.get(token)
-        if known is None:
-            if len(by_token) >= TOKENS:
-                by_token.popitem(last=False)
-            known = by_token[token] = {}
-        else:
-            by_token.move_to_end(token)
-        known[result] = known.get(result, 0) + 1
+        granted, noted = exchange.grant, self._noted
+        noted.append((result, None if granted is None else granted.token))
+        if len(noted) >= TOGETHER:
+            self._count()
+
+    def _count(self) -> None:
+        """Count what was noted."""
+        by_token = self._by_token
+        for (result, token), number in Counter(self._noted).items():
+            self._counts[result] += number
+            if token is None:
+                continue
+            known = by_token.get(token)
+            if known is None:
+                if len(by_token) >= TOKENS:
+                    by_token.popitem(last=False)
+                known = by_token[token] = {}
+            else:
+                by_token.move_to_end(token)
+            known[result] = known.get(result, 0) + number
+        self._noted.clear()
 
     def stats(self) -> Mapping[str, object]:
         """What the backend tells, and how often it was of use: in all and by token."""
+        self._count()
         tokens = {name: dict(counts) for name, counts in self._by_token.items()}
         return {**self.cache.stats(), **self._counts, "in_flight": len(self.flights), "tokens": tokens}

@@ -172,7 +172,8 @@ class Doorkeeper:
         :raises Refused: it may not be used now.
         """
         grant, count, wall = entry.grant, entry.count, self._wall()
-        check(grant.project, grant.token, wall, used=count.known, enforce_active=self.enforce_active)
+        if not entry.free:
+            check(grant.project, grant.token, wall, used=count.known, enforce_active=self.enforce_active)
         count.known += 1
         counts = self._counts
         if count.fresh <= 0:

@@ -29,9 +29,10 @@ class Entry:
     :ivar renew_at: when it is looked at more closely.
     :ivar stale_at: when it is good no more, unless the store is down.
     :ivar trusted: nothing is known to have changed.
+    :ivar free: nothing but a change can end it: it is active and knows no bounds.
     """
 
-    __slots__ = ("count", "digest", "grant", "renew_at", "stale_at", "trusted")
+    __slots__ = ("count", "digest", "free", "grant", "renew_at", "stale_at", "trusted")
 
     def __init__(self, digest: bytes, grant: Grant, count: Count, now: float) -> None:
         self.digest = digest
@@ -40,6 +41,9 @@ class Entry:
         self.renew_at = now + RENEW
         self.stale_at = now + LIFETIME
         self.trusted = True
+        token = grant.token
+        bounded = token.expires_at is not None or token.max_requests is not None
+        self.free = token.active and grant.project.active and not bounded
 
 
 class Remembered:
