@@ -14,7 +14,7 @@ from llmproxyd.errors import Refused
 from llmproxyd.http.body import NO_BODY
 from llmproxyd.limits.memory import MemoryLimiter
 from llmproxyd.model import Denied, Event, Finished, Memo, Reading, Request
-from llmproxyd.pipeline.door import ALLOWLISTS, Entrance
+from llmproxyd.pipeline.door import ALLOWLISTS, TOGETHER, Entrance
 from llmproxyd.pipeline.exchange import NOBODY, Exchange
 from llmproxyd.pipeline.plan import plan_of
 from llmproxyd.pipeline.policy import Policy, Upstream
@@ -38,15 +38,19 @@ class StubDoor:
     """Gives what it is told to, and notes what it is told.
 
     :ivar now: a grant, a refusal or a Deferred.
+    :ivar knows_again: a grant that was given is known to hold still.
     """
 
     ready = True
+    knows_again = False
+    asked_again = 0
 
     def __init__(self) -> None:
         self.now: Any = grant()
         self.admitted: list[str] = []
         self.back: list[Grant] = []
         self.spent: list[tuple[str, int, int]] = []
+        self.costs: list[tuple[str, float, int]] = []
 
     def admit(self, token: str) -> Any:
         self.admitted.append(token)
@@ -55,13 +59,15 @@ class StubDoor:
         return self.now
 
     def again(self, grant: Grant) -> bool:
-        return False
+        self.asked_again += 1
+        return self.knows_again
 
     def returned(self, grant: Grant) -> None:
         self.back.append(grant)
 
     def used(self, grant: Grant, model: str, input: int, output: int, cost: float, requests: int = 1) -> None:
         self.spent.append((model, input, output))
+        self.costs.append((model, cost, requests))
 
 
 def grant(
@@ -139,6 +145,32 @@ def test_what_follows_from_a_grant_is_worked_out_once_for_a_head(bench: Bench) -
     assert third.outgoing is not None
     assert third.outgoing.headers.getRawHeaders(b"authorization") == [b"Bearer sk-rotated"]
     assert bench.door.admitted == [TOKEN] * 3
+
+
+def test_grant_that_holds_still_is_not_asked_for_anew(bench: Bench) -> None:
+    bench.door.knows_again = True
+    first, second = bench.exchange(), bench.exchange()
+    bench.enter(first)
+    assert bench.door.asked_again == 0
+    assert bench.enter(second) is None
+    assert bench.door.admitted == [TOKEN]
+    assert second.grant is first.grant
+    assert second.outgoing is first.outgoing
+
+
+@pytest.mark.parametrize(
+    "more", [{"limits": Limits(rpm=10)}, {"allow": Allow(endpoints=("/v1/models",))}], ids=["limits", "allow"]
+)
+def test_grant_with_more_to_look_at_is_asked_for_each_time(bench: Bench, more: dict[str, Any]) -> None:
+    bench.door.knows_again = True
+    bench.door.now = grant(**more)
+    for _ in range(2):
+        if "allow" in more:
+            assert bench.refused(bench.exchange()).code == "endpoint_not_allowed"
+        else:
+            bench.enter(bench.exchange())
+    assert bench.door.asked_again == 0
+    assert bench.door.admitted == [TOKEN] * 2
 
 
 def test_refusal_is_raised_anew_each_time(bench: Bench) -> None:
@@ -265,3 +297,29 @@ def test_allowlists_that_are_kept_ready_are_bounded(bench: Bench) -> None:
         bench.door.now = grant(id=f"p{number}", allow=Allow(methods=("POST",)))
         bench.enter(bench.exchange())
     assert len(bench.entrance._allowlists) <= ALLOWLISTS
+
+
+def test_what_was_used_is_told_together_by_grant_and_model(bench: Bench) -> None:
+    costs = iter([1.0, float("nan"), -1.0, 0.5, float("inf"), 0.0])
+    bench.entrance._cost = lambda finished: next(costs)
+    exchange = bench.exchange()
+    bench.enter(exchange)
+    assert exchange.grant is not None
+    for model in ("a", "b", "a", "a", None, "a"):
+        reading = Reading(model=model, tokens={"input": 1, "output": 2, "total": 9})
+        bench.entrance.leave(exchange.grant, finished(reading=reading, model="asked"))
+    assert not bench.door.spent
+    bench.entrance.settle()
+    assert bench.door.spent == [("a", 4, 8), ("b", 1, 2), ("asked", 1, 2)]
+    assert bench.door.costs == [("a", 1.5, 4), ("b", 0.0, 1), ("asked", 0.0, 1)]
+    bench.entrance.settle()
+    assert len(bench.door.spent) == 3
+
+
+def test_what_was_used_is_told_at_the_latest_after_so_many_requests(bench: Bench) -> None:
+    exchange = bench.exchange()
+    bench.enter(exchange)
+    assert exchange.grant is not None
+    for _ in range(TOGETHER):
+        bench.entrance.leave(exchange.grant, finished(reading=Reading(model="a", tokens={"input": 1})))
+    assert bench.door.spent == [("a", TOGETHER, 0)]

@@ -127,6 +127,51 @@ def test_token_that_is_used_is_renewed_before_it_is_stale_and_nobody_waits(bench
     assert bench.lookups() == 1 + 300 // RENEW
 
 
+def test_known_grant_is_good_for_another_request_until_something_changes(bench: Bench) -> None:
+    grant = bench.admit()
+    assert bench.door.again(grant)
+    bench.advance(1)
+    assert bench.requests() == 2
+    bench.update(name="another")
+    bench.advance(1)
+    assert not bench.door.again(grant)
+    assert bench.admit() is not grant
+    assert not bench.door.again(grant)
+
+
+def test_known_grant_is_looked_at_again_when_it_is_due(bench: Bench) -> None:
+    grant = bench.admit()
+    bench.advance(RENEW, step=1)
+    assert not bench.door.again(grant)
+    assert bench.admit() is grant
+    assert bench.door.again(grant)
+
+
+def test_known_grant_is_held_against_its_bounds_each_time(bench: Bench) -> None:
+    bench.make("sk-b", max_requests=2)
+    bench.make("sk-c", expires_at=bench.wall + 10)
+    bench.advance(1)
+    used_up, expired = bench.admit("sk-b"), bench.admit("sk-c")
+    assert bench.door.again(used_up)
+    with pytest.raises(Refused) as caught:
+        bench.door.again(used_up)
+    assert caught.value.code == "rate_limit_exceeded"
+    assert bench.door.again(expired)
+    bench.advance(10)
+    with pytest.raises(Refused) as caught:
+        bench.door.again(expired)
+    assert caught.value.code == "token_expired"
+
+
+def test_what_was_used_is_asked_for_before_each_batch_and_at_the_end(bench: Bench) -> None:
+    grant = bench.admit()
+    bench.door.settle = lambda: bench.door.used(grant, "m", 1, 2, 0.0)
+    bench.advance(1)
+    assert done(bench.store.usage("model", "2025-01-01"))[0].input == 1
+    bench.door.stop()
+    assert done(bench.store.usage("model", "2025-01-01"))[0].input > 1
+
+
 def test_renewal_under_way_is_not_begun_again(bench: Bench) -> None:
     grant = bench.admit()
     bench.advance(RENEW, step=1)
