@@ -81,8 +81,8 @@ ALLOW = Form(
         ),
         "methods": ListOf(Text('a method in upper case, such as "POST"', "[A-Z]{1,20}", 20), most=20),
         "params": MapOf(
-            Text("the name of a parameter", "[!-~]{1,100}", 100),
-            ListOf(Text("a value, in which * stands for anything", rf"{_INNER}{{1,200}}", 200)),
+            Text('the name of a parameter, without "["', r"[!-Z\\\]-~]{1,100}", 100),
+            ListOf(Text("a value, in which * stands for anything", rf"{_INNER}{{1,200}}", 200), least=1),
             most=50,
         ),
         "origins": ListOf(

@@ -175,19 +175,22 @@ class ListOf:
 
     kind: Kind
     most: int = 100
+    least: int = 0
 
     @property
     def accepted(self) -> str:
         """The kind's words, and how many."""
-        return f"a list of at most {self.most}, each {self.kind.accepted}"
+        number = f"{self.least} to {self.most}" if self.least else f"at most {self.most}"
+        return f"a list of {number}, each {self.kind.accepted}"
 
     def schema(self) -> Schema:
         """An array."""
-        return {"type": "array", "items": self.kind.schema(), "maxItems": self.most}
+        bounds = {"maxItems": self.most} | ({"minItems": self.least} if self.least else {})
+        return {"type": "array", "items": self.kind.schema(), **bounds}
 
     def read(self, value: object, pointer: str, wrong: list[Wrong]) -> Any:
         """A tuple, each value once."""
-        if not isinstance(value, list) or len(value) > self.most:
+        if not isinstance(value, list) or not self.least <= len(value) <= self.most:
             what = f"a list of {len(value)}" if isinstance(value, list) else found(value)
             wrong.append(Wrong(pointer, what, self.accepted))
             return BAD

@@ -163,10 +163,10 @@ class Attempts(Ending):
                 if holds and body is None and kind is not judge.Kind.PASSES:
                     self._hold(incoming, head, watch, granted)
                     return
-            relay = self._commit(head, watch, body=body)
             if body is not None:
-                relay.whole(body)
+                self._pass_whole(head, body)
                 return
+            relay = self._commit(head, watch)
             incoming.forget_fields()
             incoming.deliverBody(relay)
             if exchange.responder is not None:

@@ -6,6 +6,7 @@ from llmproxyd.errors import ProxyError, Refused, Retryable
 from llmproxyd.inspection.content import StreamWatch
 from llmproxyd.model import RawHeaders, Response
 from llmproxyd.pipeline import answer, judge
+from llmproxyd.pipeline.commit import pass_whole
 from llmproxyd.pipeline.deadline import Deadline
 from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.gate import Gate
@@ -44,25 +45,10 @@ class Ending:
         gate.pass_on(self._commit(gate.head, watch))
         self._flush()
 
-    def _commit(
-        self,
-        head: Response,
-        watch: StreamWatch | None = None,
-        more: RawHeaders = (),
-        *,
-        body: bytes | None = None,
-    ) -> Relay:
-        """Send the head of the answer to the client.
-
-        :param body: all of it, where it is here, and the answer is no stream and uncoded.
-        """
-        exchange, means, turn = self._exchange, self._means, self._turn
-        upstream, permit = turn.upstream, turn.permit
-        failed = turn.failed = bool(turn.failed) or head.status >= 500
-        exchange.work = None
-        if permit is not None and permit.probes and not failed:
-            # A stream may take hours, and nobody else would be let through as long.
-            turn.settle(self._now(), failed=False)
+    def _commit(self, head: Response, watch: StreamWatch | None = None, more: RawHeaders = ()) -> Relay:
+        """Send the head of the answer to the client."""
+        exchange, means, upstream = self._exchange, self._means, self._turn.upstream
+        self._accept(head)
         timeouts = upstream.timeouts
         relay = Relay(
             exchange,
@@ -72,15 +58,32 @@ class Ending:
             upstream.resilience.stream_keepalive,
             gather=upstream.flush_interval,
         )
-        if self._notes is not None:
-            self._notes.answered(head)
-        relay.begin(head, more, body=body, plain=body is not None)
+        relay.begin(head, more)
         if watch is not None and timeouts.first_content is not None:
             granted = timeouts.first_content
             relay.expect_content(watch, granted, self._sent_at + granted - means.wheel.seconds())
         if self._deadline is not None and not exchange.done:
             self._deadline.committed()
         return relay
+
+    def _pass_whole(self, head: Response, body: bytes) -> None:
+        """Send an answer, all of which is here, that is no stream and uncoded."""
+        self._accept(head)
+        pass_whole(self._exchange, head, body, self._means.wheel.seconds, plain=True)
+        if self._deadline is not None and not self._exchange.done:
+            self._deadline.committed()
+
+    def _accept(self, head: Response) -> None:
+        """The answer with this head is the client's."""
+        turn = self._turn
+        permit = turn.permit
+        failed = turn.failed = bool(turn.failed) or head.status >= 500
+        self._exchange.work = None
+        if permit is not None and permit.probes and not failed:
+            # A stream may take hours, and nobody else would be let through as long.
+            turn.settle(self._now(), failed=False)
+        if self._notes is not None:
+            self._notes.answered(head)
 
     def _instead_of(self, head: Response | None) -> bool:
         """Whether something else answers in the place of the upstream, or of its failure."""

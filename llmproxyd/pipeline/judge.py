@@ -12,10 +12,11 @@ from llmproxyd.inspection.content import Found, StreamWatch, look
 from llmproxyd.inspection.errors import status_of, told
 from llmproxyd.inspection.inflate import inflated, inflater
 from llmproxyd.model import Response
+from llmproxyd.pipeline.commit import form_of
 from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.gate import Gate, Why
 from llmproxyd.pipeline.policy import Upstream
-from llmproxyd.pipeline.relay import broken_off, form_of
+from llmproxyd.pipeline.relay import broken_off
 from llmproxyd.providers.base import EndpointKind
 from llmproxyd.resilience.retry import Failed
 from llmproxyd.resilience.verdict import HardStop

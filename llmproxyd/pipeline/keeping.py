@@ -8,8 +8,8 @@ from llmproxyd.inspection.content import look
 from llmproxyd.inspection.inflate import inflated, inflater
 from llmproxyd.inspection.usage import UsageReader
 from llmproxyd.model import End, Request, Response
+from llmproxyd.pipeline.commit import form_of
 from llmproxyd.pipeline.exchange import Exchange
-from llmproxyd.pipeline.relay import form_of
 from llmproxyd.pipeline.shelf import GATHERED, Shelf
 from llmproxyd.providers.base import EndpointKind
 

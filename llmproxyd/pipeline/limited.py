@@ -18,9 +18,9 @@ from llmproxyd.inspection.spoken import Spoken
 from llmproxyd.inspection.usage import UsageReader
 from llmproxyd.model import End, Response, WallClock
 from llmproxyd.pipeline import answer
+from llmproxyd.pipeline.commit import form_of
 from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.playback import subject_of
-from llmproxyd.pipeline.relay import form_of
 from llmproxyd.pipeline.taps import READ
 from llmproxyd.providers.base import EndpointKind, ErrorKind
 

@@ -11,8 +11,8 @@ from llmproxyd.http.headers import content_of
 from llmproxyd.inspection.content import StreamWatch, Trouble
 from llmproxyd.inspection.inflate import Inflater, inflater
 from llmproxyd.model import Response
+from llmproxyd.pipeline.commit import form_of
 from llmproxyd.pipeline.exchange import Exchange, Responder
-from llmproxyd.pipeline.relay import form_of
 from llmproxyd.providers.base import StreamForm
 from llmproxyd.verdicts.failure import Sent
 

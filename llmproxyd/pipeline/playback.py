@@ -31,8 +31,8 @@ from llmproxyd.faults.stream import (
 from llmproxyd.http.headers import content_of
 from llmproxyd.inspection.inflate import Inflater, inflater
 from llmproxyd.model import Response, WallClock
+from llmproxyd.pipeline.commit import form_of
 from llmproxyd.pipeline.exchange import Exchange
-from llmproxyd.pipeline.relay import form_of
 from llmproxyd.providers.base import StreamForm
 from llmproxyd.wire.wheel import Wheel
 

@@ -16,21 +16,17 @@ from zope.interface import implementer
 
 from llmproxyd.errors import ProxyError, Retryable, UpstreamError
 from llmproxyd.http.framing import Framing, Tracker, tracker
-from llmproxyd.http.headers import content_of, relayed
-from llmproxyd.inspection.answerid import answer_id
 from llmproxyd.inspection.content import StreamWatch
 from llmproxyd.model import End, RawHeaders, Response, WallClock
 from llmproxyd.pipeline.answer import stream_error
+from llmproxyd.pipeline.commit import commit
 from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.gather import Gather
-from llmproxyd.pipeline.marks import marks_of, readable_by_pages
 from llmproxyd.pipeline.refusals import first_content_timeout, idle_timeout
-from llmproxyd.pipeline.taps import UsageTap
 from llmproxyd.pipeline.upstream import explain
 from llmproxyd.providers.base import StreamForm
 from llmproxyd.wire.agent import BadAnswer, abort
 from llmproxyd.wire.body import BodyTooLarge
-from llmproxyd.wire.fields import with_block
 from llmproxyd.wire.head import BadRequest
 from llmproxyd.wire.response import DONE, WireResponse
 from llmproxyd.wire.wheel import Timer, Wheel
@@ -93,28 +89,10 @@ class Relay:
         self._tracker: Tracker | None = None
         self.transport: WireResponse | None = None
 
-    def begin(
-        self, response: Response, more: RawHeaders = (), *, body: bytes | None = None, plain: bool = False
-    ) -> None:
-        """Commit: the upstream's head goes to the client, less what belongs to the connection.
-
-        :param more: fields of ours, in place of the upstream's of the same names (lower case).
-        :param body: all of it, where it is here.
-        :param plain: it is no stream, and uncoded.
-        """
+    def begin(self, response: Response, more: RawHeaders = ()) -> None:
+        """Send the head; see :func:`~llmproxyd.pipeline.commit.commit`."""
         exchange = self._exchange
-        if exchange.instead is not None:
-            exchange.instead.relaying(response)
-            if exchange.done:
-                return  # it was fetched for others, who have nothing of it
-        headers = response.headers
-        exchange.upstream_id = answer_id(headers)
-        if plain:
-            stream, coding = None, b""
-        else:
-            media, coding = content_of(headers)
-            stream = form_of(exchange, media)
-        exchange.streamed = stream is not None
+        stream, coding = commit(exchange, response, self._wheel.seconds, more)
         # An event of ours could not be read in a coded stream.
         form = self._form = None if coding else stream
         if stream is None:
@@ -125,33 +103,6 @@ class Relay:
             self._last_word = form.terminator if form.framing is Framing.SSE else None
             if exchange.stage is not None:
                 self._last_word = None  # what the client gets is for the stage to say
-        # Nothing is said of a length where none is: HEAD may be answered without it.
-        bodiless = exchange.request.method == b"HEAD" or response.status in (204, 304)
-        length = None if bodiless else response.length
-        fields = relayed(headers)
-        if response.status == 204:
-            # It could only be wrong (RFC 9110 §8.6), and would be misread by some.
-            fields = [pair for pair in fields if pair[0].lower() != b"content-length"]
-        if more:
-            ours = {name for name, _ in more}
-            fields = [pair for pair in fields if pair[0].lower() not in ours] + list(more)
-        now = self._wheel.seconds()
-        if exchange.cors:
-            fields = readable_by_pages(fields, exchange.cors)
-        if exchange.policy.marks:
-            fields = with_block(fields, marks_of(exchange, headers, now))
-        tap, plan = exchange.usage, exchange.plan
-        usage = None if plan is None or response.status >= 400 else plan.usage
-        if tap is None and usage is not None:
-            if body is not None and stream is None and not coding:
-                exchange.unread = usage, body
-            else:
-                tap = exchange.usage = UsageTap(self._wheel.seconds)
-                exchange.taps = [tap, *(exchange.taps or ())]
-        if tap is not None:
-            tap.head(usage, stream, coding)
-        status, reason, version = response.status, response.reason, response.version
-        exchange.start(Response(status, reason, fields, length, version, told=True), now)
 
     def expect_content(self, watch: StreamWatch, granted: float, left: float) -> None:
         """Give the upstream up unless the stream's first content comes in time.
@@ -210,15 +161,6 @@ class Relay:
         exchange.write(data, last=last)
         if self._last_word is not None and not exchange.orphan:
             exchange.said_all = data.endswith(self._last_word)
-
-    def whole(self, body: bytes) -> None:
-        """What a body that came with its head would do by the calls above and below."""
-        exchange = self._exchange
-        if exchange.done:
-            return
-        if body:
-            exchange.write(body, last=True)
-        exchange.finish(self._wheel.seconds())
 
     def _write(self, data: bytes) -> None:
         exchange = self._exchange
@@ -334,14 +276,6 @@ class Relay:
         Where others wait for the answer, it goes on coming.
         """
         self.resumeProducing()
-
-
-def form_of(exchange: Exchange, media: bytes) -> StreamForm | None:
-    """The form of an answer of this ``Content-Type``, if it is a stream."""
-    plan = exchange.plan
-    route = None if plan is None else plan.route
-    endpoint = None if route is None else route.endpoint
-    return endpoint.form_of(media) if endpoint is not None and endpoint.forms else None
 
 
 def broken_off(reason: Failure) -> ProxyError:

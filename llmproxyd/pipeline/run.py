@@ -30,6 +30,7 @@ from llmproxyd.model import Arrived, End, Event, Finished, Request, WallClock
 from llmproxyd.pipeline import answer, limited, refusals, staged
 from llmproxyd.pipeline.attempts import Attempts
 from llmproxyd.pipeline.caching import Turn, look_up
+from llmproxyd.pipeline.commit import pass_whole
 from llmproxyd.pipeline.door import Entrance, body_check, may_ask_for_faults
 from llmproxyd.pipeline.exchange import NOBODY, Exchange, Responder
 from llmproxyd.pipeline.live import Live
@@ -452,19 +453,18 @@ class Pipeline:
         assert going is not None
         exchange.work = None
         upstream = going.upstream
-        relay = Relay(
-            exchange, self._wheel, self._wall, upstream.timeouts.idle, gather=upstream.flush_interval
-        )
         try:
             head = head_of(incoming)
             if exchange.instead is not None and exchange.instead.answered(head):
                 abort(incoming)
                 return
             body = incoming.whole
-            relay.begin(head, body=body)
             if body is not None:
-                relay.whole(body)
+                pass_whole(exchange, head, body, self._now)
                 return
+            idle, gather = upstream.timeouts.idle, upstream.flush_interval
+            relay = Relay(exchange, self._wheel, self._wall, idle, gather=gather)
+            relay.begin(head)
             incoming.forget_fields()
             incoming.deliverBody(relay)
             if exchange.responder is not None:

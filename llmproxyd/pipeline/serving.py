@@ -18,9 +18,9 @@ from llmproxyd.cache.policy import Serve
 from llmproxyd.errors import ProxyError
 from llmproxyd.http.headers import content_of
 from llmproxyd.model import End, Response
+from llmproxyd.pipeline.commit import form_of
 from llmproxyd.pipeline.exchange import Exchange, Notes
 from llmproxyd.pipeline.marks import NOTES, id_marks, is_named, limit_marks, marks_of, readable_by_pages
-from llmproxyd.pipeline.relay import form_of
 from llmproxyd.providers.base import Endpoint
 from llmproxyd.wire.fields import Lines, with_block
 

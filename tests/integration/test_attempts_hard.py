@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from wireclient import Answer, Client, get, pause, request, until
 
 from llmproxyd.model import BreakerChanged, CredentialRested, End, Retrying
-from llmproxyd.pipeline import attempts, gate, judge, relay
+from llmproxyd.pipeline import attempts, commit, ending, gate, judge, relay
 from llmproxyd.pipeline import upstream as sending
 from llmproxyd.pipeline.run import Pipeline
 from llmproxyd.providers.base import ErrorKind
@@ -57,6 +57,7 @@ SORRY = event(b'{"error":{"message":"sorry","code":500}}')
 QUICK: dict[str, Any] = {"max_retries": 3, "base_delay": 0.01, "jitter": "none"}
 BREAKER: dict[str, Any] = {"enabled": True, "failure_threshold": 1, "recovery_timeout": 0.2}
 WORKS: list[Action] = [Send(json_answer(REPLY))]
+IN_PARTS: list[Action] = [Send(json_answer(REPLY)[:-20]), Wait(0.05), Send(json_answer(REPLY)[-20:])]
 STREAMS: list[Action] = [Send(stream_head() + chunk(HI) + chunk(DONE) + LAST_CHUNK)]
 
 
@@ -273,10 +274,12 @@ PLACES: list[Any] = [
     pytest.param(judge, "judged", STREAMS, id="judged"),
     pytest.param(attempts, "decide", failed(), id="decide"),
     pytest.param(gate.Gate, "pass_on", STREAMS, id="pass-on"),
-    pytest.param(relay.Relay, "begin", WORKS, id="begin"),
-    pytest.param(relay.Relay, "makeConnection", WORKS, id="made"),
-    pytest.param(relay.Relay, "dataReceived", WORKS, id="data"),
-    pytest.param(relay.Relay, "connectionLost", WORKS, id="lost"),
+    pytest.param(ending, "pass_whole", WORKS, id="begin-whole"),
+    pytest.param(commit, "relayed", WORKS, id="commit-whole"),
+    pytest.param(relay.Relay, "begin", IN_PARTS, id="begin"),
+    pytest.param(relay.Relay, "makeConnection", IN_PARTS, id="made"),
+    pytest.param(relay.Relay, "dataReceived", IN_PARTS, id="data"),
+    pytest.param(relay.Relay, "connectionLost", IN_PARTS, id="lost"),
     pytest.param(sending.Sender, "send", WORKS, id="send"),
     pytest.param(
         judge, "judged", [Send(stream_head()), Wait(0.05), Send(chunk(HI)), Stall()], id="judged-later"
@@ -330,7 +333,8 @@ async def test_a_fault_of_our_own_ends_the_request_and_leaves_nothing(
         assert not got.whole or (name == "connectionLost" and got.json == REPLY)
     assert len(faults) == 1
     # What the upstream did before counts all the same.
-    word = {"decide": "failed", "begin": "succeeded"}.get(name, "abandoned")
+    accepted = dict.fromkeys(("begin", "pass_whole", "relayed"), "succeeded")
+    word = ({"decide": "failed"} | accepted).get(name, "abandoned")
     assert (permits.admitted, permits.words) == (1, [word])
     monkeypatch.undo()
     await until(lambda: len(upstream.open) <= (Stall() not in script), "the upstream's connection to end")
