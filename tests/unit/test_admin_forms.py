@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator
 
-from llmproxyd.control.accessforms import AccessForms
+from llmproxyd.control.accessforms import AccessForms, allow_of
 from llmproxyd.control.caches import PURGE
 from llmproxyd.control.forms import Form, Whole, taken
 from llmproxyd.control.switchforms import BREAKER, COMMAND
@@ -110,6 +110,28 @@ def test_problems_are_told_with_their_place_and_bounded() -> None:
         taken(FORMS.project, {"name": "p", "allow": {"params": {"a/b~c": [1]}}})
     (wrong,) = caught.value.wrong
     assert (wrong.pointer, wrong.found) == ("/allow/params/a~1b~0c/0", "1")
+
+
+@pytest.mark.parametrize(
+    ("params", "good"),
+    [
+        ({"model": ["gpt-4o-*"]}, True),
+        ({"model": []}, False),
+        ({"a[0]": ["x"]}, False),
+        ({"a]\\^": ["x"]}, True),
+        ({"": ["x"]}, False),
+    ],
+)
+def test_parameter_that_is_allowed_has_a_name_and_values(params: dict[str, Any], good: bool) -> None:
+    value = {"name": "p", "allow": {"params": params}}
+    assert VALIDATORS["project"].is_valid(value) is good
+    if good:
+        allow = allow_of(taken(FORMS.project, value)["allow"])
+        assert not [*allow.problems()]
+    else:
+        with pytest.raises(Invalid) as caught:
+            taken(FORMS.project, value)
+        assert caught.value.wrong[0].pointer.startswith("/allow/params/")
 
 
 @pytest.mark.parametrize("value", [True, "1", 1.5, 0, 11, None, [], float("inf")])
