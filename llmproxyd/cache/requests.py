@@ -31,7 +31,6 @@ class Wants:
     authorized: bool = False
     opted: bool = False
     no_cache: bool = False
-    no_store: bool = False
     only_if_cached: bool = False
     max_age: float | None = None
     min_fresh: float | None = None
@@ -158,7 +157,6 @@ def _read(
         authorized,
         opted,
         no_cache=said.has(b"no-cache"),
-        no_store=said.has(b"no-store"),
         only_if_cached=said.has(b"only-if-cached"),
         max_age=said.seconds(b"max-age"),
         min_fresh=said.seconds(b"min-fresh", most=True),

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from llmproxyd.observe.rotation import make_folder
+
 STAMP = r"\d{8}_\d{6}_\d{3}"
 """The time in a file's name, as a regular expression."""
 
@@ -101,7 +103,7 @@ class Folder:
         :param render: makes the text; given the name.
         :raises OSError: it could not be written; nothing of it is left.
         """
-        _make(self.path)
+        make_folder(self.path)
         if self._until_scan <= 0:
             self._scan()
         self._until_scan -= 1
@@ -203,14 +205,3 @@ def _taken(name: str, folder: int) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _make(path: Path) -> None:
-    """Make *path* and what is missing above it, for the owner alone."""
-    if path.is_dir():
-        return
-    if path.parent != path:
-        _make(path.parent)
-    with suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-        path.chmod(0o700)
