@@ -12,7 +12,8 @@ from llmproxyd.inspection.content import StreamWatch, Trouble
 from llmproxyd.inspection.inflate import Inflater, inflater
 from llmproxyd.model import Response
 from llmproxyd.pipeline.commit import form_of
-from llmproxyd.pipeline.exchange import Exchange, Responder
+from llmproxyd.pipeline.exchange import Exchange
+from llmproxyd.pipeline.roles import Responder
 from llmproxyd.providers.base import StreamForm
 from llmproxyd.verdicts.failure import Sent
 
@@ -47,7 +48,7 @@ class Overheard:
 
     @property
     def chunked(self) -> bool:
-        """See :class:`~llmproxyd.pipeline.exchange.Responder`, as with all that follows."""
+        """See :class:`~llmproxyd.pipeline.roles.Responder`, as with all that follows."""
         return self._responder.chunked
 
     def start(self, response: Response) -> None:

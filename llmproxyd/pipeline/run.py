@@ -32,7 +32,7 @@ from llmproxyd.pipeline.attempts import Attempts
 from llmproxyd.pipeline.caching import Turn, look_up
 from llmproxyd.pipeline.commit import pass_whole
 from llmproxyd.pipeline.door import Entrance, body_check, may_ask_for_faults
-from llmproxyd.pipeline.exchange import NOBODY, Exchange, Responder
+from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.live import Live
 from llmproxyd.pipeline.means import Means
 from llmproxyd.pipeline.plan import FAULT_FIELD, Caching, Plan, no_plan, plan_of
@@ -40,6 +40,7 @@ from llmproxyd.pipeline.playback import Rehearsal, subject_of
 from llmproxyd.pipeline.policy import Policy, Upstream
 from llmproxyd.pipeline.record import Record, broken, secrets_of
 from llmproxyd.pipeline.relay import Relay
+from llmproxyd.pipeline.roles import NOBODY, Responder
 from llmproxyd.pipeline.route import Route
 from llmproxyd.pipeline.sends import Sends
 from llmproxyd.pipeline.serving import NO_TURN

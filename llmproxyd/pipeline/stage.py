@@ -20,8 +20,9 @@ from llmproxyd.faults.rules import Breakage
 from llmproxyd.http.framing import Framing
 from llmproxyd.model import End, Response
 from llmproxyd.pipeline import answer
-from llmproxyd.pipeline.exchange import NOBODY, Exchange, Responder
+from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.playback import Playback, Rehearsal, altered
+from llmproxyd.pipeline.roles import NOBODY, Responder
 from llmproxyd.pipeline.upstream import readable, readable_fields
 
 ENDS = {Breakage.TRUNCATE: End.TRUNCATED, Breakage.STREAM_ERROR: End.IN_BAND_ERROR}
@@ -143,7 +144,7 @@ class Stage(Playback):
         self._take(data)
 
     def flush(self) -> None:
-        """See :class:`~llmproxyd.pipeline.exchange.Responder`."""
+        """See :class:`~llmproxyd.pipeline.roles.Responder`."""
         self._real.flush()
 
     def finish(self) -> None:

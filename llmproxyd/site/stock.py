@@ -179,7 +179,7 @@ class _Paced:
 
 
 class StockAnswer:
-    """A :class:`~llmproxyd.pipeline.exchange.Responder` on a request of twisted.web's server.
+    """A :class:`~llmproxyd.pipeline.roles.Responder` on a request of twisted.web's server.
 
     :param idle: seconds for which a client may read nothing.
     :ivar gone: called once when the client leaves before the answer is over.

@@ -59,7 +59,7 @@ def _status_line(status: int, reason: bytes) -> bytes:
 
 
 class Answer:
-    """A :class:`~llmproxyd.pipeline.exchange.Responder` on one connection.
+    """A :class:`~llmproxyd.pipeline.roles.Responder` on one connection.
 
     :ivar chunked: whether the body that was started is sent in chunks.
     :ivar gone: called once when the client leaves before the answer is over.

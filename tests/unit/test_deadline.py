@@ -14,9 +14,10 @@ from llmproxyd.errors import Retryable
 from llmproxyd.http.body import NO_BODY
 from llmproxyd.model import Request
 from llmproxyd.pipeline.deadline import Deadline, comes
-from llmproxyd.pipeline.exchange import Exchange, Responder
+from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.plan import plan_of
 from llmproxyd.pipeline.policy import Policy, Upstream
+from llmproxyd.pipeline.roles import Responder
 from llmproxyd.pipeline.route import Router
 from llmproxyd.providers.registry import registry
 from llmproxyd.resilience.timeouts import Timeouts

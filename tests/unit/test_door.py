@@ -15,9 +15,10 @@ from llmproxyd.http.body import NO_BODY
 from llmproxyd.limits.memory import MemoryLimiter
 from llmproxyd.model import Denied, Event, Finished, Memo, Reading, Request
 from llmproxyd.pipeline.door import ALLOWLISTS, TOGETHER, Entrance
-from llmproxyd.pipeline.exchange import NOBODY, Exchange
+from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.plan import plan_of
 from llmproxyd.pipeline.policy import Policy, Upstream
+from llmproxyd.pipeline.roles import NOBODY
 from llmproxyd.pipeline.route import Router
 from llmproxyd.providers.registry import registry
 from llmproxyd.redaction import Secret

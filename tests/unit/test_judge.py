@@ -17,11 +17,12 @@ from llmproxyd.errors import Final, Retryable
 from llmproxyd.http.body import NO_BODY
 from llmproxyd.inspection.content import look
 from llmproxyd.model import RawHeaders, Request, Response
-from llmproxyd.pipeline.exchange import Exchange, Responder
+from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.gate import Gate
 from llmproxyd.pipeline.judge import Kind, Setback, evidently_good, judged, kind_of, models_instead, watch_of
 from llmproxyd.pipeline.plan import plan_of
 from llmproxyd.pipeline.policy import Policy, Upstream
+from llmproxyd.pipeline.roles import Responder
 from llmproxyd.pipeline.route import Router
 from llmproxyd.providers.registry import registry
 from llmproxyd.resilience.policy import Hold, Resilience

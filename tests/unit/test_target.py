@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from llmproxyd.http.body import NO_BODY, Kept
 from llmproxyd.model import Request
-from llmproxyd.pipeline.exchange import Exchange, Responder
+from llmproxyd.pipeline.exchange import Exchange
 from llmproxyd.pipeline.plan import plan_of
 from llmproxyd.pipeline.policy import Fallback, Policy, Upstream
+from llmproxyd.pipeline.roles import Responder
 from llmproxyd.pipeline.route import Router
 from llmproxyd.pipeline.target import Fallbacks, own_target
 from llmproxyd.providers.registry import registry
