@@ -92,7 +92,8 @@ def router_of(
 def policy_of(config: Config, router: route.Router[Upstream], *, guard: bool) -> Policy:
     """What each request is told."""
     told = config.events.usage or bool(config.events.dispatch)
-    capture, kept = config.events.capture, config.journal.bodies if config.journal.requests else 0
+    events, kept = config.events.capture, config.journal.bodies if config.journal.requests else 0
+    capture = max(events.request, kept), max(events.response, kept)
     return Policy(
         router=router,
         max_body=config.server.max_body,
@@ -104,9 +105,10 @@ def policy_of(config: Config, router: route.Router[Upstream], *, guard: bool) ->
         access=config.access.enabled,
         cache=_cache(config) if config.cache.enabled else None,
         marks=(config.access.enabled or config.cache.enabled) and config.cache.headers,
-        read_usage=told or config.access.enabled or config.metrics.genai,
+        # Who wants to see bodies wants to see what was read in them, too.
+        read_usage=told or config.access.enabled or config.metrics.genai or any(capture),
         read_models=told or config.metrics.genai,
-        capture=(max(capture.request, kept), max(capture.response, kept)),
+        capture=capture,
     )
 
 

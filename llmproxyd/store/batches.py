@@ -59,6 +59,7 @@ class Batches:
                 taken = await self.write().addTimeout(end - self._clock.seconds(), self._clock)
             except TimeoutError:
                 taken = False
+            self._settle()  # of requests that ended meanwhile
         if self._counts.unwritten:
             self.log.warn(
                 "{count} requests could not be counted: the store does not answer",

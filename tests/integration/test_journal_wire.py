@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest_twisted
 from bench import Bench
-from test_attempts import ask, failed, policy, works
+from test_attempts import ask, failed, policy, streamed, works
 
 from llmproxyd.language.filters import parse_filter
 from llmproxyd.observe.explained import explain_text
@@ -55,3 +55,18 @@ async def test_a_breaker_that_opened_explains_the_refusal_after_it(
     assert told["attempts"] == []
     assert "closed -> open" in told["changes"][0]["what"]
     assert journal.recent([parse_filter("attempts=1"), parse_filter("status=503")])[0]["upstream"] == "openai"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_journal_with_bodies_tells_what_answers_used_and_that_streams_were_errors(
+    bench: Bench, upstream: FakeUpstream
+) -> None:
+    used = {"model": "gpt-4o", "choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5}}
+    upstream.scripts = [[Send(json_answer(used))], streamed(b'{"error":{"message":"overloaded"}}')]
+    proxy = bench.proxy(journal={"bodies": 400})
+    assert (await ask(bench, proxy)).status == 200
+    assert (await ask(bench, proxy)).status == 200
+    whole, stream = journal_of(proxy).recent()
+    assert whole["response_model"] == "gpt-4o"
+    assert whole["usage"]["input_tokens"] == 10
+    assert stream["end"] == "in_band_error"

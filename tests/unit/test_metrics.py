@@ -7,7 +7,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from prometheus_client import exposition
 from prometheus_client.openmetrics import exposition as openmetrics
@@ -486,9 +486,70 @@ FEW = st.builds(
 )
 """Requests of which many are alike; sums of their seconds are exact in any order."""
 
+LIKE = {
+    "streamed": True,
+    "first": 0.5,
+    "cache": "miss",
+    "model": "gpt-4o",
+    "reading": Reading(model="gpt-4o", tokens={"input": 3, "output": 5}),
+}
+"""Members of a request of which much is told."""
+
+
+@pytest.mark.parametrize(
+    ("member", "other"),
+    [
+        ("upstream", "other"),
+        ("provider", "ollama"),
+        ("operation", "responses"),
+        ("status", 404),
+        ("attempts", 2),
+        ("code", "rate_limit_exceeded"),
+        ("fault", "overloaded"),
+        ("cache", "hit"),
+        ("cache", None),
+        ("failed", True),
+        ("streamed", False),
+        ("end", End.CLIENT_GONE),
+        ("duration", 40.0),
+        ("first", None),
+        ("first", 4.0),
+        ("reading", None),
+        ("reading", Reading(model="m", tokens={"input": 3, "output": 5})),
+        ("reading", Reading(model=None, tokens={"input": 3, "output": 5})),
+        ("reading", Reading(model="gpt-4o", tokens={"input": 3, "cached": 5})),
+        ("reading", Reading(model="gpt-4o", tokens={"output": 5, "input": 3})),
+        ("reading", Reading(model="gpt-4o", tokens={"input": 3, "output": 5}, cost=0.5)),
+    ],
+)
+def test_requests_that_differ_in_one_member_are_counted_apart(member: str, other: object) -> None:
+    one, differs = finished(**LIKE), finished(**{**LIKE, member: other})
+    events = [one, differs, one, one, differs]
+    metrics = Metrics(prices=Prices({}))
+    metrics.finished(iter(events))
+    wanted = expected(events, Prices({}))
+    families = {name for name, _ in wanted}
+    assert {key: number for key, number in scraped(metrics).items() if key[0] in families} == wanted
+
+
+def test_the_model_that_was_asked_for_tells_apart_what_answers_do_not() -> None:
+    nameless = Reading(model=None, tokens={"input": 3})
+    metrics = Metrics()
+    metrics.finished(finished(model=name, reading=nameless) for name in ("gpt-4o", "m", "gpt-4o", None))
+    told = {
+        name: value(metrics, "llmproxyd_tokens_total", upstream="openai", model=name, kind="input")
+        for name in ("gpt-4o", "m", "unknown")
+    }
+    assert told == {"gpt-4o": 6, "m": 3, "unknown": 3}
+
+
 AGAIN = st.builds(
     retrying, number=st.integers(0, 5), upstream=st.sampled_from(["openai", "b"]), retry=st.integers(0, 2)
 )
+
+
+UNSHRUNK = (Phase.explicit, Phase.reuse, Phase.generate)
+"""To make many requests of many members smaller takes minutes, and the page tells enough."""
 
 
 def page_of(metrics: Metrics) -> list[str]:
@@ -496,7 +557,7 @@ def page_of(metrics: Metrics) -> list[str]:
     return [line for line in page.decode().splitlines() if "process_" not in line]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, phases=UNSHRUNK)
 @given(
     st.lists(st.lists(FEW, max_size=20) | AGAIN, max_size=8),
     st.booleans(),
@@ -563,8 +624,8 @@ def expected(events: list[Finished], prices: Prices) -> Samples:
     return found
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(FEW, max_size=40), st.sampled_from([Prices({}), PRICES]))
+@settings(max_examples=100, deadline=None, phases=UNSHRUNK)
+@given(st.lists(FEW, max_size=20), st.sampled_from([Prices({}), PRICES]))
 def test_a_batch_counts_what_each_of_its_requests_is(events: list[Finished], prices: Prices) -> None:
     metrics = Metrics(prices=prices)
     metrics.finished(iter(events))

@@ -280,6 +280,51 @@ def test_each_reason_has_its_code(bench: Bench) -> None:
     assert bench.refused("sk-none").code == "token_not_found"
 
 
+def test_grant_that_holds_is_let_in_again_and_counted(bench: Bench) -> None:
+    grant = bench.admit()
+    assert all(bench.door.again(grant) for _ in range(3))
+    bench.advance(1.5)
+    assert bench.requests() == 4
+    assert bench.lookups() == 1
+
+
+def test_grant_that_may_hold_no_more_is_not_let_in_again(bench: Bench) -> None:
+    grant = bench.admit()
+    other = Grant(grant.project, replace(grant.token))
+    assert not bench.door.again(other)
+    bench.update(active=False)
+    bench.advance(1.0)
+    assert not bench.door.again(grant)
+    bench.update(active=True)
+    bench.advance(1.0)
+    grant = bench.admit()
+    assert bench.door.again(grant)
+    bench.advance(RENEW)
+    assert not bench.door.again(grant)
+    grant = bench.admit()
+    assert bench.door.again(grant)
+    bench.door.stop()
+    assert not bench.door.again(grant)
+
+
+def test_bounds_of_a_token_hold_for_a_grant_that_is_let_in_again(bench: Bench) -> None:
+    bench.make("sk-few", max_requests=2)
+    few = bench.admit("sk-few")
+    assert bench.door.again(few)
+    with pytest.raises(Refused) as caught:
+        bench.door.again(few)
+    assert caught.value.code == "rate_limit_exceeded"
+    bench.make("sk-soon", expires_at=bench.wall + 3)
+    soon = bench.admit("sk-soon")
+    assert bench.door.again(soon)
+    bench.wall += 3
+    with pytest.raises(Refused) as caught:
+        bench.door.again(soon)
+    assert caught.value.code == "token_expired"
+    bench.advance(1.0)
+    assert [bench.requests("sk-few"), bench.requests("sk-soon")] == [2, 2]
+
+
 def test_token_expires_while_it_is_remembered(bench: Bench) -> None:
     bench.make("sk-b", expires_at=bench.wall + 1)
     bench.admit("sk-b")
@@ -681,6 +726,26 @@ def test_stop_waits_for_the_batch_under_way_and_writes_the_rest(bench: Bench) ->
     bench.store.release()
     done(stopping)
     assert bench.requests() == 2
+
+
+def test_what_is_told_while_the_last_batch_flies_is_written_at_the_stop(bench: Bench) -> None:
+    grant = bench.admit()
+    ended: list[int] = []
+
+    def settle() -> None:
+        while ended:
+            bench.door.used(grant, "m", ended.pop(), 0, 0.0)
+
+    bench.door.settle = settle
+    bench.store.slow = True
+    bench.advance(1.0)
+    stopping = bench.door.stop()
+    ended.append(7)
+    bench.store.slow = False
+    bench.store.release()
+    done(stopping)
+    rows = done(bench.store.usage("model", "2000-01-01"))
+    assert [(row.name, row.requests, row.input) for row in rows if row.input] == [("m", 1, 7)]
 
 
 def test_stop_does_not_wait_for_a_store_that_is_down_or_hangs(bench: Bench) -> None:
