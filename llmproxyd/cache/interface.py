@@ -73,12 +73,12 @@ class Entry:
         size = _OF_ENTRY + len(self.body) + 2 * len(self.url) + len(self.reason)
         headers = self.headers
         block = headers.block if isinstance(headers, Lines) else None
+        # Pairs may be made of a block at any time, and a block of pairs: both count.
         if block is not None:
-            # Pairs may be made of it at any time.
-            size += len(block) + (_OF_PAIR - _OF_LINE) * block.count(b"\r\n")
+            size += 2 * len(block) + (_OF_PAIR - _OF_LINE) * block.count(b"\r\n")
         else:
             for name, value in headers:
-                size += _OF_PAIR + len(name) + len(value)
+                size += _OF_PAIR + _OF_LINE + 2 * (len(name) + len(value))
         for name, selected in self.varied:
             size += _OF_PAIR + len(name) + len(selected or b"")
         return size

@@ -57,7 +57,8 @@ _LAID = 2048
 _TEXT = rb"[ !#-\[\]-~]*"
 _WHOLE = rb"(?:0|[1-9]\d{0,11})"
 _NUMBER = rb"-?(?:0|[1-9]\d{0,11})(?:\.\d+)?(?:[eE][-+]?\d+)?"
-_TOKENS = re.compile(rb'"(%b)"(\s*:)?|(%b)|[{}\],\s]|null|true|false' % (_TEXT, _NUMBER))
+# A number is taken whole or not at all: side by side, two of them could match digits in endless ways.
+_TOKENS = re.compile(rb'"(%b)"(\s*:)?|(%b)(?![-+.\w])|[{}\],\s]|null|true|false' % (_TEXT, _NUMBER))
 
 _COUNTS = range(MOST + 1)
 
@@ -209,7 +210,8 @@ def _pattern(text: bytes, path: list[str], sought: Mapping[Place, str]) -> tuple
             value = _TEXT if number is None else _WHOLE if meaning or number.isdigit() else _NUMBER
             if meaning:
                 meanings.append(meaning)
-                value = b"(%b)" % value
+                # A model without a name is none, and one that follows may be it.
+                value = b'(?!")(%b)' % value if meaning == "model" else b"(%b)" % value
             pattern += value if number else b'"%b"' % value
             continue
         elif token[0] == b"{":

@@ -164,7 +164,8 @@ class Shelf:
     def _count(self) -> None:
         """Count what was noted."""
         by_token = self._by_token
-        for (result, token), number in Counter(self._noted).items():
+        # In the order in which each was seen last.
+        for (result, token), number in reversed(Counter(reversed(self._noted)).items()):
             self._counts[result] += number
             if token is None:
                 continue

@@ -105,6 +105,12 @@ def test_all_that_an_entry_holds_counts() -> None:
     assert all(one.size >= SIZE + 900 for one in grown)
 
 
+def test_fields_count_as_pairs_and_as_the_block_that_is_made_of_them() -> None:
+    long = Entry(**{**fields_of(entry()), "headers": [(b"A", b"x" * 1000)]})
+    short = Entry(**{**fields_of(entry()), "headers": [(b"A", b"")]})
+    assert long.size - short.size == 2000
+
+
 def fields_of(one: Entry) -> dict[str, Any]:
     return {name: getattr(one, name) for name in Entry.__slots__}
 

@@ -38,7 +38,7 @@ class One:
 def exchange(token: str | None = None) -> Any:
     if token is None:
         return SimpleNamespace(grant=None)
-    return SimpleNamespace(grant=SimpleNamespace(grant=SimpleNamespace(token=SimpleNamespace(id=token))))
+    return SimpleNamespace(grant=SimpleNamespace(token=token))
 
 
 @pytest.fixture
@@ -121,6 +121,15 @@ def test_counts_in_all_and_by_token(shelf: Shelf) -> None:
     }
     assert stats["tokens"] == {"a": {"hit": 1}, "b": {"store": 1}}
     assert (stats["backend"], stats["in_flight"]) == ("memory", 0)
+
+
+@pytest.mark.parametrize("number", [1, module.TOGETHER - 1, module.TOGETHER, module.TOGETHER + 1, 1000])
+def test_all_that_was_noted_is_told_whenever_somebody_asks(shelf: Shelf, number: int) -> None:
+    for _ in range(number):
+        shelf.count("miss", exchange("a"))
+    for _ in range(2):  # and none twice
+        assert shelf.stats()["miss"] == number
+        assert shelf.stats()["tokens"] == {"a": {"miss": number}}
 
 
 def test_tokens_that_were_not_seen_for_longest_are_forgotten(
