@@ -165,11 +165,17 @@ def test_known_grant_is_held_against_its_bounds_each_time(bench: Bench) -> None:
 
 def test_what_was_used_is_asked_for_before_each_batch_and_at_the_end(bench: Bench) -> None:
     grant = bench.admit()
-    bench.door.settle = lambda: bench.door.used(grant, "m", 1, 2, 0.0)
+    told = [1, 10]
+
+    def settle() -> None:
+        if told:
+            bench.door.used(grant, "m", told.pop(), 2, 0.0)
+
+    bench.door.settle = settle
     bench.advance(1)
-    assert done(bench.store.usage("model", "2025-01-01"))[0].input == 1
+    assert done(bench.store.usage("model", "2025-01-01"))[0].input == 10
     bench.door.stop()
-    assert done(bench.store.usage("model", "2025-01-01"))[0].input > 1
+    assert done(bench.store.usage("model", "2025-01-01"))[0].input == 11
 
 
 def test_renewal_under_way_is_not_begun_again(bench: Bench) -> None:
